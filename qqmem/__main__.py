@@ -1,0 +1,5 @@
+"""`python -m qqmem`."""
+
+from qqmem.cli import main
+
+main()

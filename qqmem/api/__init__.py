@@ -1,0 +1,1 @@
+"""The wire: routes, frames, and who may use them."""

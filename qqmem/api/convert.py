@@ -1,0 +1,137 @@
+"""Between the shapes of the wire and the records inside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Literal, cast
+
+from qqmem.api import frames, wire
+from qqmem.chat import Event, Reply, Token, TurnEnded, TurnStarted
+from qqmem.errors import EngineStopped, InvalidRequest, ModelError, PromptTooLong, QqmemError, TooLarge
+from qqmem.history import Action, Incoming, Sender, Turn
+
+_STATUS = {error.code: error.status for error in (EngineStopped, ModelError, PromptTooLong)}
+
+
+def from_private(body: wire.PrivateChat, longest: int) -> Incoming:
+    """What is to be stored. longest: in characters. Raises InvalidRequest or TooLarge."""
+    sender = Sender(body.user_id, body.user_nickname)
+    return _from_post(body, f"private:{body.user_id}", sender, body.user_nickname, longest)
+
+
+def from_group(body: wire.GroupChat, longest: int) -> Incoming:
+    """As from_private."""
+    sender = Sender(body.user_id, body.user_nickname, body.user_card)
+    return _from_post(body, f"group:{body.group_id}", sender, body.group_name, longest)
+
+
+def _from_post(
+    body: wire.PrivateChat | wire.GroupChat, conversation: str, sender: Sender, name: str, longest: int
+) -> Incoming:
+    text = _checked(body.content, longest)
+    media = "[图片]" * len(body.image_urls) + "[视频]" * len(body.video_urls)
+    return Incoming(
+        conversation=conversation,
+        sender=sender,
+        text=f"{text} {media}" if media else text,
+        time=body.timestamp or datetime.now(UTC),
+        message_id=body.message_id,
+        reply_to=body.reply_to,
+        addressed=body.addressed,
+        name=name,
+    )
+
+
+def from_frame(frame: frames.MessageFrame, longest: int) -> Incoming:
+    """As from_private."""
+    return Incoming(
+        conversation=frame.conversation,
+        sender=Sender(frame.sender.id, frame.sender.name, frame.sender.card, frame.sender.role),
+        text=_checked(frame.text, longest),
+        time=frame.time or datetime.now(UTC),
+        message_id=frame.message_id,
+        reply_to=frame.reply_to,
+        addressed=frame.addressed,
+        name=frame.name,
+    )
+
+
+def _checked(text: str, longest: int) -> str:
+    if not text.strip():
+        raise InvalidRequest("The text is empty, and images and videos alone cannot be answered yet.")
+    if len(text) > longest:
+        raise TooLarge(f"The text has {len(text)} characters; at most {longest} are accepted.")
+    return text
+
+
+def accepted(reply: Reply) -> frames.AcceptedFrame:
+    """That the message which this reply answers is stored."""
+    message = reply.message
+    return frames.AcceptedFrame(conversation=message.conversation, message_id=message.message_id, id=message.id)
+
+
+def to_frame(event: Event, message: int) -> frames.ServerFrame:
+    """message: the number of the one that waits for this event."""
+    match event:
+        case TurnStarted():
+            return frames.TurnStartFrame.model_validate(event)
+        case Token():
+            return frames.TokenFrame.model_validate(event)
+        case TurnEnded():
+            return frames.TurnEndFrame(
+                turn=event.turn,
+                conversation=event.conversation,
+                id=message,
+                outcome=cast(wire.Outcome, event.outcome),
+                reply=event.reply,
+                actions=_actions(event.actions),
+                usage=wire.Usage.model_validate(event.usage),
+                timing=wire.Timing.model_validate(event.timing),
+                error=_error(event),
+            )
+
+
+def to_answer(end: TurnEnded) -> tuple[int, wire.ChatAnswer]:
+    """HTTP status and body."""
+    statuses: dict[str, Literal["superseded", "error"]] = {"superseded": "superseded", "failed": "error"}
+    answer = wire.ChatAnswer(
+        status=statuses.get(end.outcome, "success"),
+        outcome=cast(wire.Outcome, end.outcome),
+        should_reply=bool(end.reply),
+        reply=end.reply,
+        actions=_actions(end.actions),
+        turn_id=end.turn,
+        error=_error(end),
+    )
+    return (_STATUS.get(end.code, 500) if end.outcome == "failed" else 200), answer
+
+
+def _actions(actions: Iterable[Action]) -> tuple[wire.Action, ...]:
+    return tuple(wire.Action.model_validate(action) for action in actions)
+
+
+def _error(end: TurnEnded) -> wire.ErrorBody | None:
+    if end.outcome != "failed":
+        return None
+    # What errors.py has no name for is a bug, and called so as in every other answer.
+    code = wire.INTERNAL if end.code == QqmemError.code else end.code
+    return wire.ErrorBody(code=code, message=end.error)
+
+
+def to_turn(turn: Turn, *, thinking: bool) -> wire.Turn:
+    """thinking: whether it may be read what the model thought."""
+    end = turn.end
+    return wire.Turn(
+        id=turn.id,
+        started_at=turn.started_at,
+        ended_at=turn.ended_at,
+        messages=turn.messages,
+        outcome=end.outcome,
+        reply=end.reply,
+        thinking=end.thinking if thinking else None,
+        actions=_actions(end.actions),
+        usage=wire.Usage(prompt=end.prompt_tokens, cached=end.cached_tokens, completion=end.completion_tokens),
+        timing=wire.Timing(queue=end.queue_s, first_token=end.first_token_s, total=end.total_s),
+        error=end.error,
+    )

@@ -1,0 +1,72 @@
+"""What the app's lifespan opens, and how a route asks for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, TypedDict
+
+from fastapi import Depends, Security
+from fastapi.params import Depends as Dependency
+from starlette.requests import HTTPConnection
+
+from qqmem.api.auth import Allow, Caller, Guard
+from qqmem.api.metrics import Metrics
+from qqmem.chat import Chats
+from qqmem.engine.worker import Engine
+from qqmem.history import History
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """message_chars: of a text. send_seconds: how long a client may leave unread what is sent to it."""
+
+    message_chars: int
+    send_seconds: float
+
+
+@dataclass(slots=True)
+class Condition:
+    """How the service is. model: its name. failure: one sentence, once the model has failed."""
+
+    model: str
+    engine: Engine
+    stopping: asyncio.Event
+    failure: str = ""
+
+
+class State(TypedDict):
+    """Every request and WebSocket has it as `.state`.
+
+    sockets: the task of each WebSocket that is open. drain: ends all conversations, as leaving the lifespan would.
+    """
+
+    chats: Chats
+    history: History
+    guard: Guard
+    metrics: Metrics
+    condition: Condition
+    limits: Limits
+    sockets: set[asyncio.Task[Any]]
+    drain: Callable[[], Awaitable[None]]
+
+
+def _of_state(key: str) -> Dependency:
+    async def get(connection: HTTPConnection) -> Any:  # not async, it would run on a thread
+        return connection.state[key]
+
+    return Depends(get)  # type: ignore[no-any-return]
+
+
+TheChats = Annotated[Chats, _of_state("chats")]
+TheHistory = Annotated[History, _of_state("history")]
+TheGuard = Annotated[Guard, _of_state("guard")]
+TheMetrics = Annotated[Metrics, _of_state("metrics")]
+TheCondition = Annotated[Condition, _of_state("condition")]
+TheLimits = Annotated[Limits, _of_state("limits")]
+TheSockets = Annotated[set[asyncio.Task[Any]], _of_state("sockets")]
+
+Chatter = Annotated[Caller, Security(Allow("chat"))]
+Reader = Annotated[Caller, Security(Allow("read"))]
+Admin = Annotated[Caller, Security(Allow("admin"))]

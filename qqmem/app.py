@@ -1,0 +1,222 @@
+"""Where the parts are introduced to each other: the app, what its lifespan opens, and the server that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, cast
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from qqmem import __version__
+from qqmem.api import chat, conversations, system
+from qqmem.api.auth import Guard, RateLimit
+from qqmem.api.metrics import CountRequests, Metrics
+from qqmem.api.problems import BodyLimit, add_handlers
+from qqmem.api.state import Condition, Limits, State
+from qqmem.chat import Chats
+from qqmem.db import Database
+from qqmem.engine.prompt import Prompts
+from qqmem.engine.types import Model, Tokenizer
+from qqmem.engine.worker import Engine
+from qqmem.errors import QqmemError
+from qqmem.history import History
+from qqmem.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FLUSH_SECONDS = 2.0
+"""How long, at the end, clients have to read what was written for them."""
+
+Lifespan = Callable[[FastAPI], Any]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    load_model: Callable[[], Model],
+    on_failure: Callable[[BaseException], None] = lambda error: None,
+    send_seconds: float = 20.0,
+) -> FastAPI:
+    """The service. Nothing is opened, and no model loaded, before its lifespan begins.
+
+    on_failure: told once when the model cannot be loaded, or its thread has crashed; nothing is answered from then on.
+    send_seconds: how long a client may leave unread what is sent to it.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
+        async with _opened(settings, load_model, on_failure, send_seconds) as state:
+            yield state
+
+    app = _routes(lifespan)
+    app.add_middleware(BodyLimit, max_bytes=_largest(settings))
+    if settings.server.origins:
+        headers = ["Authorization", "Content-Type"]
+        app.add_middleware(
+            CORSMiddleware, allow_origins=settings.server.origins, allow_methods=["*"], allow_headers=headers
+        )
+    app.add_middleware(CountRequests)
+    return app
+
+
+def openapi() -> dict[str, Any]:
+    """The description of the HTTP routes, as served at /openapi.json."""
+    return _routes(None).openapi()
+
+
+def _routes(lifespan: Lifespan | None) -> FastAPI:
+    app = FastAPI(
+        title="qqmem",
+        version=__version__,
+        summary="A QQ chatbot whose model decides by itself when it needs a memory.",
+        description="The frames of the WebSocket `/ws/chat` are in docs/protocol.md.",
+        lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,  # what generated clients call it
+        docs_url=None,  # it would load its scripts from somebody else's server
+        redoc_url=None,
+    )
+    add_handlers(app)
+    for router in (chat.router, conversations.router, system.router):
+        app.include_router(router)
+    return app
+
+
+def _largest(settings: Settings) -> int:
+    """Bytes of a body or frame: JSON may spell a character with twelve, and the other fields need some room."""
+    return 2**20 + 12 * settings.chat.max_message_chars
+
+
+@asynccontextmanager
+async def _opened(
+    settings: Settings,
+    load_model: Callable[[], Model],
+    on_failure: Callable[[BaseException], None],
+    send_seconds: float,
+) -> AsyncGenerator[State]:
+    """Everything that runs. At the end replies end or are cancelled, then the model stops, then the database closes."""
+    prompts = await asyncio.to_thread(
+        Prompts.load, settings.chat.language, settings.chat.prompts, settings.chat.prompt_order
+    )
+    engine = Engine(load_model, max_batch=settings.engine.max_batch, prefill_chunk=settings.engine.prefill_chunk)
+    async with Database.open(settings.data) as db, engine, AsyncExitStack() as ending:
+        history = History(db)
+        if interrupted := await history.recover():
+            log.info("%d turns were interrupted when the service ended last time", interrupted)
+        metrics = Metrics(engine.stats)
+        sockets: set[asyncio.Task[Any]] = set()
+        metrics.sockets.set_function(lambda: len(sockets))
+        condition = Condition(settings.model, engine, asyncio.Event())
+        await ending.enter_async_context(_watched(condition, on_failure))
+        chats = Chats(
+            history,
+            engine,
+            _tokenizer(engine),
+            prompts,
+            settings.chat,
+            settings.generation,
+            drain_seconds=settings.server.drain_seconds,
+            publish=metrics.publish,
+        )
+        await ending.enter_async_context(chats)
+        server = settings.server
+        yield State(
+            chats=chats,
+            history=history,
+            guard=Guard(settings.tokens, server.origins, RateLimit(server.rate_limit)),
+            metrics=metrics,
+            condition=condition,
+            limits=Limits(settings.chat.max_message_chars, send_seconds),
+            sockets=sockets,
+            drain=ending.aclose,
+        )
+
+
+def _tokenizer(engine: Engine) -> Callable[[], Awaitable[Tokenizer]]:
+    async def wait() -> Tokenizer:
+        return (await engine.ready()).tokenizer
+
+    return wait
+
+
+@asynccontextmanager
+async def _watched(condition: Condition, on_failure: Callable[[BaseException], None]) -> AsyncGenerator[None]:
+    """Meanwhile, tell /health and `on_failure` if the model fails."""
+    task = asyncio.create_task(_watch(condition, on_failure))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait((task,))
+
+
+async def _watch(condition: Condition, on_failure: Callable[[BaseException], None]) -> None:
+    error = await condition.engine.wait_failed()
+    known = isinstance(error, QqmemError)
+    condition.failure = str(error) if known else "The model has failed; the log of the service says why."
+    log.critical("the model has failed: %s", error, exc_info=None if known else error)
+    on_failure(error)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with a beginning and an end of our own. state: what the app's lifespan has opened.
+
+    An error while the parts are opened is raised by serve(), not logged as a traceback. SIGTERM and Ctrl-C end it in
+    order: no new connections, replies may end, clients get them, sockets close, parts close; serve() returns.
+    """
+
+    def __init__(self, app: FastAPI, settings: Settings, **options: Any) -> None:
+        """options: of uvicorn.Config."""
+        config = uvicorn.Config(
+            app,
+            host=settings.server.host,
+            port=settings.server.port,
+            lifespan="off",
+            ws_max_size=_largest(settings),
+            ws_per_message_deflate=False,  # the frames are small, and the model needs the CPU
+            proxy_headers=False,  # anybody could write them; we do not look at addresses behind a proxy
+            server_header=False,
+            timeout_graceful_shutdown=5,
+            **options,
+        )
+        super().__init__(config)
+        self._app = app
+        self.state: State
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        async with self._app.router.lifespan_context(self._app) as state:
+            self.state = cast(State, state)
+            await super().serve(sockets)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.lifespan.state.update(self.state)
+        for listener in sockets or ():
+            # Connections inherit it. asyncio would not set it on those of a socket made with protocol 0, and each
+            # token would wait some 40 ms for the acknowledgement of the one before.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await super().startup(sockets)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        self.state["condition"].stopping.set()
+        await self.state["drain"]()
+        if open_sockets := self.state["sockets"]:
+            await asyncio.wait(open_sockets, timeout=FLUSH_SECONDS)
+        await super().shutdown(sockets)
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's, does not die of the signal in the end: to be told to stop is no failure."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

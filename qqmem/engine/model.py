@@ -1,0 +1,258 @@
+"""A transformers model that makes one forward for everything that runs.
+
+All tokens of all sequences lie in one row [1, tokens]: one for each sequence that is writing, a chunk for each whose
+prompt is being read. The linear layers see them together; only attention must know who is who, and transformers
+lets us register an attention function: it appends each segment's keys and values to its sequence's KV and attends
+there. No padding and no mask; positions are ours, on three axes where the model has them (Qwen3-VL).
+
+On CUDA the same code runs with SDPA for every segment. That path is written plainly and not tuned.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from qqmem.engine.cache import KV, PrefixCache
+from qqmem.engine.quant import Int8Linear, crossover, quantise_linears
+from qqmem.engine.sampling import Sampler
+from qqmem.engine.tokenizer import ChatTokenizer
+from qqmem.engine.types import Request, Row, Running
+from qqmem.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """A sequence that the model holds."""
+
+    kv: KV
+    sampler: Sampler
+
+    @property
+    def length(self) -> int:
+        return self.kv.length
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The `n` tokens of one sequence in a flat row; which of its keys each may see, None for all of them."""
+
+    kv: KV
+    n: int
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, kv: KV, n: int, device: torch.device) -> Segment:
+        """Causal: the tokens are the last `n` of the keys, [n, length + n]."""
+        end = kv.length + n
+        mask = None if n == 1 else torch.ones(n, end, dtype=torch.bool, device=device).tril(kv.length)
+        return cls(kv, n, mask)
+
+
+def flat_attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    segments: Sequence[Segment] = (),
+    **_: object,
+) -> tuple[Tensor, None]:
+    """Attention of a flat row. query [1, heads, tokens, dim], key and value [1, kv_heads, tokens, dim].
+
+    Returns [1, tokens, heads, dim], as transformers' attention functions do.
+    """
+    outputs, at = [], 0
+    for segment in segments:
+        here = slice(at, at + segment.n)
+        keys, values = segment.kv.append(module.layer_idx, key[0, :, here], value[0, :, here])
+        outputs.append(_attend(query[0, :, here], keys, values, segment.mask, scaling))
+        at += segment.n
+    return torch.cat(outputs, 1).transpose(0, 1)[None], None
+
+
+def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """[heads, n, dim] over [kv_heads, end, dim].
+
+    The heads that share a kv head are laid behind each other as so many more queries: one SDPA over kv_heads, without
+    repeating the keys, and on a CPU four times as fast for one token as `enable_gqa` or two `bmm`.
+    """
+    heads, n, dim = query.shape
+    group = heads // keys.shape[0]
+    attended = nn.functional.scaled_dot_product_attention(
+        query.reshape(1, -1, group * n, dim),
+        keys[None],
+        values[None],
+        attn_mask=None if mask is None else mask.repeat(group, 1),
+        scale=scaling,
+    )
+    return attended.view(heads, n, dim)
+
+
+AttentionInterface.register("flat", flat_attention)
+
+
+class LanguageModel:
+    """`engine.types.Model` over a transformers model. For one thread only, but for `tokenizer`."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: ChatTokenizer, *, max_context: int, kv_cache_bytes: int
+    ) -> None:
+        config = cast(Any, model.config.get_text_config())
+        self.name = type(model).__name__
+        self.tokenizer = tokenizer
+        self.max_context = min(max_context, config.max_position_embeddings)
+        self.end_tokens = _end_tokens(model)
+        self.cache = PrefixCache(kv_cache_bytes)
+        self.decoder = cast(nn.Module, model.get_decoder())
+        self._head = cast(nn.Module, model.get_output_embeddings())
+        self._embed = model.get_input_embeddings()
+        self._device = model.device
+        self._axes = 3 if "mrope_section" in (getattr(config, "rope_parameters", None) or {}) else 1
+        _check_flat(model, self)
+
+    def start(self, request: Request) -> Held:
+        """Begin behind the longest prefix that is cached."""
+        kv = self.cache.take(request.conversation, request.prompt)
+        return Held(kv, Sampler(request.sampling, request.prompt, self._device))
+
+    def step(self, rows: Sequence[Row]) -> list[int | None]:
+        """One forward for all rows; they advance together, or, when it raises, not at all."""
+        held = [cast(Held, row.running) for row in rows]
+        tokens: list[int | None] = [None] * len(rows)
+        asking = [i for i, row in enumerate(rows) if row.sample]
+        with torch.inference_mode():
+            hidden = self.forward([(h.kv, row.tokens) for h, row in zip(held, rows, strict=True)])
+            if asking:
+                logits = self.logits(hidden[asking])
+                for i, row_logits in zip(asking, logits, strict=True):
+                    tokens[i] = held[i].sampler.sample(row_logits)
+        for h, row in zip(held, rows, strict=True):
+            h.kv.commit(row.tokens)
+        return tokens
+
+    def forward(self, feed: Sequence[tuple[KV, Sequence[int]]]) -> Tensor:
+        """Read each sequence's tokens behind its KV, without committing them.
+
+        Returns the last hidden state of each, after the final norm: [sequences, hidden].
+        """
+        counts = [len(tokens) for _, tokens in feed]
+        ids = torch.tensor([t for _, tokens in feed for t in tokens], device=self._device)
+        places = torch.cat([torch.arange(kv.length, kv.length + n) for (kv, _), n in zip(feed, counts, strict=True)])
+        positions = places.to(self._device)[None]
+        output = self.decoder(
+            inputs_embeds=self._embed(ids)[None],
+            position_ids=positions if self._axes == 1 else positions.expand(self._axes, 1, -1),
+            use_cache=False,
+            segments=[Segment.of(kv, n, self._device) for (kv, _), n in zip(feed, counts, strict=True)],
+        )
+        ends = torch.tensor(counts, device=self._device).cumsum(0) - 1
+        return cast(Tensor, output.last_hidden_state[0][ends])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[n, hidden] -> [n, vocab]."""
+        return cast(Tensor, self._head(hidden))
+
+    def use_int8(self, max_rows: int) -> None:
+        """Run the linear layers in int8 for steps of at most `max_rows` tokens."""
+        quantise_linears(self.decoder, max_rows)
+        if isinstance(self._head, nn.Linear):
+            self._head = Int8Linear(self._head, max_rows)
+
+    def release(self, running: Running, keep: str | None) -> None:
+        """End a sequence and keep its KV for the conversation's next turn, if it has one."""
+        if keep is not None:
+            self.cache.keep(keep, cast(Held, running).kv)
+
+    def close(self) -> None:
+        self.cache.clear()
+
+
+def load_model(
+    folder: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    int8: bool = True,
+    threads: int = 0,
+    max_context: int = 16384,
+    kv_cache_mb: int = 1024,
+) -> LanguageModel:
+    """Load a local folder in transformers' format; the arguments are the settings of the same names.
+
+    Raises ModelError.
+    """
+    disable_progress_bar()  # a bar of two seconds only clutters the service's log
+    if threads:
+        torch.set_num_threads(threads)
+    target = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    precision = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        model = _model_class(config).from_pretrained(folder, dtype=precision, local_files_only=True).to(target).eval()
+        tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    except ModelError:
+        raise
+    except Exception as error:  # transformers, safetensors and torch each have errors of their own for a broken folder
+        raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    language_model = LanguageModel(model, tokenizer, max_context=max_context, kv_cache_bytes=kv_cache_mb << 20)
+    rows = crossover(language_model.decoder) if int8 and target.type == "cpu" and precision == torch.bfloat16 else 0
+    if rows:
+        language_model.use_int8(rows)
+    log.info("%s on %s, %s, int8 up to %d rows", language_model.name, target, precision, rows)
+    return language_model
+
+
+def _model_class(config: PreTrainedConfig) -> Any:
+    """Models that also see images have a class of their own."""
+    sees = hasattr(config, "vision_config")
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
+
+
+def _end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    ids = model.generation_config.eos_token_id if model.generation_config else None
+    return frozenset(ids if isinstance(ids, list) else [] if ids is None else [ids])
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _check_flat(model: PreTrainedModel, flat: LanguageModel) -> None:
+    """Switch the text model to flat attention, and see that its logits stay what they were.
+
+    Raises ModelError for an architecture that does more around its layers than we do (sliding windows, scaled
+    logits, state spaces): such a model would write nonsense, not fail.
+    """
+    ids = list(range(100, 112))
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
+        cast(PreTrainedModel, flat.decoder).set_attn_implementation("flat")
+        kv = KV()
+        flat.forward([(kv, ids[:7])])
+        kv.commit(ids[:7])
+        got = flat.logits(flat.forward([(kv, ids[7:])]))[0].float()
+    if nn.functional.cosine_similarity(expected, got, dim=0) < 0.99:
+        raise ModelError(
+            f"{type(model).__name__} does not run right on this engine; take a model of a plain architecture, "
+            "such as Qwen2.5, Qwen3 or Qwen3-VL."
+        )

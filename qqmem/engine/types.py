@@ -1,0 +1,199 @@
+"""What the parts of the engine say to each other: requests, pieces, and the Protocols behind which they are faked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+Channel = Literal["think", "reply", "action"]
+"""think: not for the reader of the reply. action: the body of an `<action>` element."""
+
+FinishReason = Literal["stop", "length", "time"]
+"""stop: the model ended its turn, or wrote a stop string. length: out of tokens. time: out of time."""
+
+TURN, BACKGROUND = 0, 1
+"""Priorities of a request: a person waits for it, or nobody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn from the logits.
+
+    temperature: 0 is greedy, and then only the penalties count.
+    top_k: 0 is off. top_p: in (0, 1], 1 is off. min_p: in [0, 1], 0 is off.
+    repetition_penalty: divides positive logits and multiplies negative ones of every token in prompt and
+        reply (CTRL, arXiv 1909.05858); 1 is off.
+    presence_penalty: subtracted from the logits of every token in the reply; 0 is off.
+    seed: None draws one.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One text to write.
+
+    prompt: token ids, at least one.
+    max_new_tokens: counts new tokens only.
+    conversation: whose KV to continue and to keep; None keeps none.
+    stop: strings that end the text and are not part of it.
+    channel: where the text begins; "think" if the prompt has already opened the thinking.
+    time_limit: seconds from submission, waiting included.
+    """
+
+    prompt: tuple[int, ...]
+    max_new_tokens: int
+    sampling: Sampling = Sampling()
+    conversation: str | None = None
+    stop: tuple[str, ...] = ()
+    channel: Channel = "reply"
+    priority: int = TURN
+    time_limit: float = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text as it is written: whole characters of one channel. n: new tokens so far."""
+
+    text: str
+    channel: Channel
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens: of the prompt, of those taken from a kept KV cache, and written."""
+
+    prompt: int
+    cached: int
+    completion: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Seconds from submission to the first step, to the first token, and to the end."""
+
+    queue: float
+    first_token: float
+    total: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last item of every stream that was not cancelled and did not fail."""
+
+    reason: FinishReason
+    usage: Usage
+    timing: Timing
+
+
+class Detokenizer(Protocol):
+    """Turns the tokens of one text into whole characters."""
+
+    def step(self, token: int) -> str:
+        """Text that `token` completes; empty while a character is unfinished."""
+        ...
+
+    def flush(self) -> str:
+        """What is left, with U+FFFD for bytes that never became a character."""
+        ...
+
+
+class Tokenizer(Protocol):
+    """Text to tokens and back. Safe to use from any thread."""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model's own chat template opens its turn with thinking."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text: whatever it says, no control token comes out."""
+        ...
+
+    def render(self, messages: Sequence[tuple[str, str]]) -> list[int]:
+        """Token ids of the chat template over (role, plain text), up to where the assistant writes.
+
+        Roles are system, user, assistant. The contents are encoded as by `encode`.
+        """
+        ...
+
+    def detokenizer(self) -> Detokenizer: ...
+
+
+class Running(Protocol):
+    """A sequence that the model holds: its KV cache, and the state of its sampler."""
+
+    @property
+    def length(self) -> int:
+        """Tokens whose keys and values are in the cache."""
+        ...
+
+
+@dataclass(slots=True)
+class Row:
+    """The share of one sequence in a step: `tokens` follow what is cached; `sample` asks for the next one."""
+
+    running: Running
+    tokens: Sequence[int]
+    sample: bool = True
+
+
+class Model(Protocol):
+    """What the worker needs from a language model. All but `tokenizer` is for the worker thread only."""
+
+    @property
+    def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def max_context(self) -> int:
+        """Most tokens of prompt and reply together."""
+        ...
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Tokens with which the model ends its turn."""
+        ...
+
+    def start(self, request: Request) -> Running:
+        """Begin a sequence, behind the longest prefix that a kept KV cache shares with the prompt."""
+        ...
+
+    def step(self, rows: Sequence[Row]) -> list[int | None]:
+        """One forward for all rows. Returns the sampled token of each row, None where none was asked.
+
+        When it raises, no row has advanced: each may be tried again by itself.
+        """
+        ...
+
+    def release(self, running: Running, keep: str | None) -> None:
+        """End a sequence; its KV is kept under the name of a conversation, or dropped (None)."""
+        ...
+
+    def close(self) -> None:
+        """Free what the model holds."""
+        ...
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters of the worker. Written by its thread, read by anyone."""
+
+    running: int = 0
+    waiting: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    new_tokens: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    kv_bytes: int = field(default=0)

@@ -1,0 +1,278 @@
+"""One turn: what the model is asked, what it writes, and what of that is thought, said and done."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from qqmem.engine.prompt import Prompt, PromptBuilder, Prompts, Said
+from qqmem.engine.types import (
+    Channel,
+    Finish,
+    FinishReason,
+    Piece,
+    Request,
+    Sampling,
+    Timing,
+    Tokenizer,
+    Usage,
+)
+from qqmem.errors import EngineError, QqmemError
+from qqmem.events import NO_TIMING, NO_USAGE, Token, TurnEnded
+from qqmem.history import Action, Message, Outcome, TurnEnd
+from qqmem.output import ReplyText, parse_actions
+from qqmem.settings import Chat, Generation
+
+log = logging.getLogger(__name__)
+
+_NO_REPLY_CAME: Mapping[FinishReason, str] = {
+    "stop": "The model stopped before it wrote a reply; send the message again.",
+    "length": "The model ran out of room before it wrote a reply; raise generation.max_new_tokens.",
+    "time": "The model ran out of time before it wrote a reply; try again when fewer chats are busy, or raise "
+    "generation.time_limit.",
+}
+
+
+class Writer(Protocol):
+    """The engine, as far as a turn needs it."""
+
+    def stream(self, request: Request) -> AsyncGenerator[Piece | Finish]:
+        """Yield the pieces of one text and, last, its Finish. Closing the iterator cancels the request."""
+        ...
+
+
+@dataclass(eq=False, slots=True)
+class Turn:
+    """One attempt to answer: the messages that it answers, and what has been written so far."""
+
+    id: int
+    conversation: str
+    messages: tuple[Message, ...]
+    anchor: int
+    """Where the history in the prompt begins."""
+    thinking: str = ""
+    reply: ReplyText = field(default_factory=ReplyText)
+    actions: str = ""
+    """Bodies of action elements, one after another."""
+    channel: Channel = "reply"
+    usage: Usage = NO_USAGE
+    timing: Timing = NO_TIMING
+    code: str = ""
+    """Of the error, once it has failed."""
+
+    @property
+    def is_private(self) -> bool:
+        return is_private(self.conversation)
+
+    def take(self, item: Piece | Finish) -> Token | None:
+        """Take what was written next. Returns what watchers may see of it."""
+        if isinstance(item, Finish):
+            self.usage, self.timing = item.usage, item.timing
+            return self._shown(self.reply.close())
+        self.channel = item.channel
+        self.usage = Usage(self.usage.prompt, self.usage.cached, item.n)
+        match item.channel:
+            case "think":
+                self.thinking += item.text
+                return Token(self.id, "think", item.text, item.n)
+            case "action":
+                self.actions += item.text
+                return None
+            case "reply":
+                return self._shown(self.reply.push(item.text))
+
+    def _shown(self, text: str) -> Token | None:
+        return Token(self.id, "reply", text, self.usage.completion) if text else None
+
+    def finished(self, reason: FinishReason) -> TurnEnd:
+        """The end of a turn that was written to its end."""
+        actions = parse_actions(self.actions, self.messages[-1])
+        if self.actions and not actions:
+            log.info("%s turn %d: no action in what the model wrote as one", self.conversation, self.id)
+        if actions or (self.reply.text and not self.reply.is_silence):
+            return self.end("replied", actions=actions)
+        # Out of room or time is never a decision; an empty reply is one only where the bot may stay silent.
+        silent = reason == "stop" and self.channel != "think" and not self.is_private
+        if silent or self.reply.is_silence:
+            return self.end("no_reply")
+        return self.failed(EngineError(_NO_REPLY_CAME[reason]))
+
+    def failed(self, error: BaseException) -> TurnEnd:
+        """The end of a turn that could not be written, or not be stored."""
+        self.code, sentence = explain(error)
+        return self.end("failed", error=sentence)
+
+    def end(self, outcome: Outcome, *, actions: tuple[Action, ...] = (), error: str = "") -> TurnEnd:
+        """What is stored of it: also what was written before it was stopped."""
+        return TurnEnd(
+            outcome=outcome,
+            reply="" if self.reply.is_silence else self.reply.text,
+            thinking=self.thinking.strip(),
+            actions=actions,
+            error=error,
+            prompt_tokens=self.usage.prompt,
+            cached_tokens=self.usage.cached,
+            completion_tokens=self.usage.completion,
+            queue_s=self.timing.queue,
+            first_token_s=self.timing.first_token,
+            total_s=self.timing.total,
+        )
+
+    def ended(self, end: TurnEnd) -> TurnEnded:
+        """What is told of it."""
+        return TurnEnded(
+            turn=self.id,
+            conversation=self.conversation,
+            outcome=end.outcome,
+            reply=end.reply if end.outcome == "replied" else "",
+            actions=end.actions,
+            usage=self.usage,
+            timing=self.timing,
+            error=end.error,
+            code=self.code,
+        )
+
+
+class Author:
+    """Writes turns, as soon as there is a tokenizer to make prompts with.
+
+    tokenizer: may have to wait for the model. Asked once, by `start`.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        tokenizer: Callable[[], Awaitable[Tokenizer]],
+        prompts: Prompts,
+        chat: Chat,
+        generation: Generation,
+    ) -> None:
+        self._writer = writer
+        self._tokenizer = tokenizer
+        self._prompts = prompts
+        self._chat = chat
+        self._generation = generation
+        self._sampling = Sampling(
+            temperature=generation.temperature,
+            top_k=generation.top_k,
+            top_p=generation.top_p,
+            min_p=generation.min_p,
+            repetition_penalty=generation.repetition_penalty,
+            presence_penalty=generation.presence_penalty,
+            seed=generation.seed,
+        )
+
+    def start(self) -> None:
+        self._builder = asyncio.create_task(self._make_builder())
+
+    async def stop(self) -> None:
+        self._builder.cancel()
+        await asyncio.gather(self._builder, return_exceptions=True)
+
+    @property
+    def policy(self) -> Literal["addressed", "model", "probability"]:
+        """chat.group_policy; while nobody knows whether the model thinks, `auto` is `addressed`."""
+        if self._chat.group_policy != "auto":
+            return self._chat.group_policy
+        builder = self._builder
+        is_ready = builder.done() and not builder.cancelled() and builder.exception() is None
+        return "model" if is_ready and builder.result().tokenizer.thinks else "addressed"
+
+    async def _make_builder(self) -> PromptBuilder:
+        return await asyncio.to_thread(PromptBuilder, await self._tokenizer())
+
+    async def write(
+        self, turn: Turn, history: Sequence[Message], group_name: str, emit: Callable[[Token], None]
+    ) -> TurnEnd:
+        """Write one turn to its end. Raises EngineError, ModelError, or what the engine raises for this request.
+
+        history: the newest messages, oldest first, those that the turn answers among them.
+        """
+        await asyncio.wait([self._builder])  # unlike `await`, does not cancel it together with this turn
+        builder = self._builder.result()
+        prompt = await asyncio.to_thread(self._prompt, builder, turn, history, group_name)
+        turn.anchor = prompt.anchor
+        turn.usage = Usage(len(prompt.ids), 0, 0)
+        turn.channel = "think" if builder.tokenizer.thinks else "reply"
+        async with aclosing(self._writer.stream(self._request(turn, prompt))) as stream:
+            async for item in stream:
+                if (token := turn.take(item)) is not None:
+                    emit(token)
+                if isinstance(item, Finish):
+                    return turn.finished(item.reason)
+                if turn.reply.is_over:  # what follows would be invented
+                    return turn.finished("stop")
+        raise AssertionError("a stream ends with a Finish or an error")
+
+    def _prompt(self, builder: PromptBuilder, turn: Turn, history: Sequence[Message], group_name: str) -> Prompt:
+        variables = {"bot_name": self._chat.names[0], **_context(turn.messages[-1], group_name)}
+        kind: Literal["private", "group"] = "private" if turn.is_private else "group"
+        silence = kind == "group" and self.policy == "model"
+        # A small model, told of actions, does little else; one that thinks first has the judgement.
+        system = self._prompts.system(kind, variables, silence=silence, actions=builder.tokenizer.thinks)
+        shown = said(history, silence=silence)
+        return builder.build(system, shown, self._chat.history_tokens, self._chat.history_messages, turn.anchor)
+
+    def _request(self, turn: Turn, prompt: Prompt) -> Request:
+        return Request(
+            prompt=prompt.ids,
+            max_new_tokens=self._generation.max_new_tokens,
+            sampling=self._sampling,
+            conversation=turn.conversation,
+            channel=turn.channel,
+            time_limit=self._generation.time_limit,
+        )
+
+
+def is_private(conversation: str) -> bool:
+    """By its id, `private:<qq>` or `group:<gid>`."""
+    return conversation.startswith("private:")
+
+
+def explain(error: BaseException) -> tuple[str, str]:
+    """Code and sentence for the person who waits."""
+    if isinstance(error, QqmemError):
+        return error.code, str(error)
+    return "internal", "The reply failed; see the log."
+
+
+def _context(message: Message, group_name: str) -> dict[str, str]:
+    """Variables of the prompt's context."""
+    _, _, number = message.conversation.partition(":")
+    sender = message.sender
+    return {
+        "user_name": sender.shown or sender.id,
+        "user_id": sender.id,
+        "group_name": group_name or number,
+        "group_id": number,
+    }
+
+
+def said(history: Sequence[Message], *, silence: bool) -> list[Said]:
+    """The history in the order in which the bot went through it.
+
+    A reply follows the last message that it answers, though others were stored while it was written. One that
+    answers none of these messages belongs to what lies before them, and is left out.
+
+    silence: whether to show where the bot said nothing. A model that may not be silent would learn it from there.
+    """
+    last = {message.turn: message.id for message in history if message.role == "user"}
+    heard = [message for message in history if message.role == "user" or message.text or silence]
+    placed = [(_place(message, last), message) for message in heard]
+    placed.sort(key=lambda pair: (pair[0], pair[1].id))
+    return [_said(message) for place, message in placed if place]
+
+
+def _place(message: Message, last: Mapping[int | None, int]) -> int:
+    if message.role == "user" or message.turn is None:
+        return message.id
+    return last.get(message.turn, 0)
+
+
+def _said(message: Message) -> Said:
+    sender = message.sender
+    return Said(message.id, message.role, sender.shown, sender.id, message.time, message.text)
