@@ -143,11 +143,8 @@ class Actor:
             return False
         running = self._writing()
         if running is not None and message.id in _ids(running.turn.messages):
-            # Whoever waits goes on waiting, for the answer to the rest.
-            reply, running.reply = running.reply, None
-            self._join(running.turn.messages, reply)
-            await self._stop(running, "superseded" if len(running.turn.messages) > 1 else "cancelled")
-        if self._batch is not None:
+            await self._write_without(message, running)
+        elif self._batch is not None:
             self._batch.messages = [one for one in self._batch.messages if one.id != message.id]
             if not self._batch.messages:
                 await self._drop("cancelled")
@@ -208,6 +205,15 @@ class Actor:
         else:
             self._join([*running.turn.messages, message], reply)
             await self._stop(running, "superseded")
+
+    async def _write_without(self, message: Message, running: _Running) -> None:
+        """Stop a turn, and begin it anew for the other messages that it answers, if there are any."""
+        rest = [one for one in running.turn.messages if one.id != message.id]
+        if rest:
+            # Whoever waits goes on waiting, for the answer to the rest.
+            reply, running.reply = running.reply, None
+            self._join(rest, reply)
+        await self._stop(running, "superseded" if rest else "cancelled")
 
     def _join(self, messages: Sequence[Message], reply: Reply | None) -> None:
         """Add messages to those that wait; who sent the newest of all goes on waiting for the reply."""

@@ -66,6 +66,7 @@ class ScriptedModel:
     tokenizer: CharTokenizer = field(default_factory=CharTokenizer)
     max_context: int = 100_000
     end_tokens: frozenset[int] = frozenset({END})
+    kv_bytes: int = 0
     gate: threading.Semaphore | None = None
     began: threading.Event = field(default_factory=threading.Event)
     prompts: list[str] = field(default_factory=list)

@@ -355,14 +355,15 @@ async def test_a_group_and_a_person_of_one_number_never_meet(tmp_path: Path) -> 
     ("text", "more"),
     [
         ("小忆在吗", {}),
-        ("hi QQmem!", {}),
+        ("hi qqMEM!", {}),
         ("[CQ:at,qq=42] 在吗", {}),
         ("[CQ:at,qq=42,name=小忆] 在吗", {}),
         ("在吗", {"addressed": True}),
     ],
 )
 async def test_who_addresses_the_bot_is_answered(tmp_path: Path, text: str, more: dict[str, Any]) -> None:
-    async with open_talk(tmp_path, script=lambda prompt: "在。", chat={"self_id": "42"}) as talk:
+    chat = {"self_id": "42", "names": ("小忆", "QQmem")}
+    async with open_talk(tmp_path, script=lambda prompt: "在。", chat=chat) as talk:
         assert (await (await talk.say(text, GROUP, **more)).end()).outcome == "replied"
 
 

@@ -187,7 +187,8 @@ async def test_withdrawing_the_only_message_cancels_its_turn(tmp_path: Path) -> 
         reply = await talk.say("在吗", message_id="m1")
         await talk.writer.next()
         assert await talk.chats.withdraw(PRIVATE, "m1")
-        assert (await reply.end()).outcome == "cancelled"
+        end = await reply.end()
+        assert (end.turn, end.outcome) == (1, "cancelled")
         assert await talk.outcomes() == ["cancelled"]
 
 

@@ -29,8 +29,10 @@ def from_group(body: wire.GroupChat, longest: int) -> Incoming:
 def _from_post(
     body: wire.PrivateChat | wire.GroupChat, conversation: str, sender: Sender, name: str, longest: int
 ) -> Incoming:
-    text = _checked(body.content, longest)
     media = "[图片]" * len(body.image_urls) + "[视频]" * len(body.video_urls)
+    if media and not body.content.strip():
+        raise InvalidRequest("Images and videos cannot be looked at yet; send some text with them.")
+    text = _checked(body.content, longest)
     return Incoming(
         conversation=conversation,
         sender=sender,
@@ -59,7 +61,7 @@ def from_frame(frame: frames.MessageFrame, longest: int) -> Incoming:
 
 def _checked(text: str, longest: int) -> str:
     if not text.strip():
-        raise InvalidRequest("The text is empty, and images and videos alone cannot be answered yet.")
+        raise InvalidRequest("The text is empty.")
     if len(text) > longest:
         raise TooLarge(f"The text has {len(text)} characters; at most {longest} are accepted.")
     return text

@@ -50,13 +50,17 @@ class Metrics:
         )
         self._turns = Counter("qqmem_turns", "Turns ended.", ["outcome"], registry=self._registry)
         self._first_token = Histogram(
-            "qqmem_first_token_seconds", "From asking the model to its first token.", buckets=_SECONDS,
+            "qqmem_first_token_seconds",
+            "From asking the model to its first token.",
+            buckets=_SECONDS,
             registry=self._registry,
-        )  # fmt: skip
+        )
         self._turn = Histogram(
-            "qqmem_turn_seconds", "From asking the model to the end of its turn.", buckets=_SECONDS,
+            "qqmem_turn_seconds",
+            "From asking the model to the end of its turn.",
+            buckets=_SECONDS,
             registry=self._registry,
-        )  # fmt: skip
+        )
         self.sockets = Gauge("qqmem_sockets_open", "WebSockets that are open.", registry=self._registry)
 
     def publish(self, event: Event) -> None:

@@ -53,7 +53,7 @@ class State(TypedDict):
 
 
 def _of_state(key: str) -> Dependency:
-    async def get(connection: HTTPConnection) -> Any:  # not async, it would run on a thread
+    async def get(connection: HTTPConnection) -> Any:  # were it not async, it would run on a thread
         return connection.state[key]
 
     return Depends(get)  # type: ignore[no-any-return]

@@ -21,9 +21,10 @@ def _in_range(time: datetime) -> datetime:
 
 
 def _unicode(text: str) -> str:
-    # JSON can spell half of a surrogate pair, which no file or database can hold.
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("holds half a character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell half of a surrogate pair, which no file or database can hold
+        raise ValueError("holds half a character") from error
     return text
 
 
@@ -124,7 +125,7 @@ class Timing(Out):
 class _ChatRequest(In):
     user_id: PartyId
     user_nickname: Name = ""
-    content: Text = Field(default="", description="The text. May be empty only beside images or videos.")
+    content: Text = Field(default="", description="The text; not empty.")
     message_id: MessageId | None = Field(default=None, description="A second message with the same id is a duplicate.")
     reply_to: MessageId | None = Field(default=None, description="The message that this one quotes.")
     addressed: bool = Field(default=False, description="It is known to be meant for the bot.")

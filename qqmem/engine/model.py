@@ -130,6 +130,11 @@ class LanguageModel:
         self._axes = 3 if "mrope_section" in (getattr(config, "rope_parameters", None) or {}) else 1
         _check_flat(model, self)
 
+    @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV that is kept for conversations at rest."""
+        return self.cache.nbytes
+
     def start(self, request: Request) -> Held:
         """Begin behind the longest prefix that is cached."""
         kv = self.cache.take(request.conversation, request.prompt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 Channel = Literal["think", "reply", "action"]
@@ -159,6 +159,11 @@ class Model(Protocol):
         ...
 
     @property
+    def kv_bytes(self) -> int:
+        """Bytes of the KV that is kept for conversations at rest."""
+        ...
+
+    @property
     def end_tokens(self) -> frozenset[int]:
         """Tokens with which the model ends its turn."""
         ...
@@ -196,4 +201,4 @@ class Stats:
     finished: int = 0
     cancelled: int = 0
     failed: int = 0
-    kv_bytes: int = field(default=0)
+    kv_bytes: int = 0

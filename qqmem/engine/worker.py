@@ -172,6 +172,7 @@ class Engine:
                 self._reap(model)
                 self._admit(model)
                 self._step(model)
+                self.stats.running, self.stats.waiting = len(self._running), len(self._waiting)
             for generation in self._running.values():
                 model.release(generation.running, None)
             model.close()
@@ -218,6 +219,9 @@ class Engine:
             result = fn(model)
         except Exception as error:  # the caller's own function: its error is the caller's
             call.settle(None, error)
+        except BaseException:  # it ends the thread; the loop must not meet it
+            call.settle(None, EngineStopped("The model has stopped before this was done."))
+            raise
         else:
             call.settle(result, None)
 
@@ -238,16 +242,15 @@ class Engine:
     def _admit(self, model: Model) -> None:
         self._waiting.sort(key=lambda ticket: ticket.request.priority)  # stable: first come, first served
         while self._waiting and len(self._running) < self._max_batch:
-            ticket = self._waiting.pop(0)
+            # A ticket leaves the line when it is told or runs: a crash in between must find it.
+            ticket = self._waiting[0]
             try:
                 now = time.monotonic()
-                generation = Generation.start(ticket.request, model, ticket.submitted, now)
+                self._running[ticket] = Generation.start(ticket.request, model, ticket.submitted, now)
             except Exception as error:  # this request's alone
                 self.stats.failed += 1
                 ticket.post(error)
-            else:
-                self._running[ticket] = generation
-        self.stats.running, self.stats.waiting = len(self._running), len(self._waiting)
+            self._waiting.remove(ticket)
 
     def _step(self, model: Model) -> None:
         tickets = list(self._running)
@@ -303,4 +306,5 @@ class Engine:
     def _end(self, model: Model, ticket: _Ticket) -> None:
         # Released first: if that crashes the thread, the ticket is still there to be told.
         model.release(self._running[ticket].running, ticket.request.conversation)
+        self.stats.kv_bytes = model.kv_bytes
         del self._running[ticket]

@@ -10,6 +10,8 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,37 +42,52 @@ def test_a_stranger_gets_a_sensible_answer(service: Service) -> None:
     assert service.end() == 0
 
 
-def test_the_terminal_chat_streams_and_stops(service: Service, tmp_path: Path) -> None:
+def test_the_terminal_chat_streams_and_stops(service: Service) -> None:
     """A person's terminal: a question, its answer, Ctrl-C in a long reply, and Ctrl-D."""
     service.start()
-    keyboard, screen = os.openpty()
-    command = [sys.executable, "-m", "qqmem", "chat", "--url", f"ws://127.0.0.1:{service.port}/ws/chat"]
-    chat = subprocess.Popen(command, stdin=screen, stdout=screen, stderr=screen, start_new_session=True)
-    os.close(screen)
-    shown = read_until(keyboard, "> ")
-    os.write(keyboard, "你好，你叫什么名字？\n".encode())
-    shown = read_until(keyboard, "你 > ", after="她")
-    assert "小忆" in shown
-    os.write(keyboard, f"{LONG}\n".encode())
-    read_until(keyboard, "。", after="她")
-    chat.send_signal(signal.SIGINT)
-    shown = read_until(keyboard, "你 > ")
-    assert "stopped" in shown
-    os.write(keyboard, b"\x04")
-    assert chat.wait(20) == 0
-    os.close(keyboard)
+    with terminal("chat", "--url", f"ws://127.0.0.1:{service.port}/ws/chat") as (keyboard, chat):
+        read_until(keyboard, "你 > ")
+        os.write(keyboard, "你好，你叫什么名字？\n".encode())
+        assert "小忆" in read_until(keyboard, "你 > ", after="她 > ")
+        os.write(keyboard, f"{LONG}\n".encode())
+        read_until(keyboard, "，", after="她 > ")
+        chat.send_signal(signal.SIGINT)
+        assert "stopped" in read_until(keyboard, "你 > ")
+        os.write(keyboard, b"\x04")
+        assert chat.wait(20) == 0
     outcomes = [row["outcome"] for row in service.exported("private:terminal") if "outcome" in row]
     assert outcomes == ["replied", "cancelled"]
 
 
-def read_until(terminal: int, mark: str, after: str = "") -> str:
+@contextmanager
+def terminal(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """A command in a terminal without colours: our end of it, and the process."""
+    keyboard, screen = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "qqmem", *arguments],
+        stdin=screen,
+        stdout=screen,
+        stderr=screen,
+        start_new_session=True,
+        env={**os.environ, "TERM": "dumb", "NO_COLOR": "1"},
+    )
+    os.close(screen)
+    try:
+        yield keyboard, process
+    finally:
+        process.kill()
+        process.wait()
+        os.close(keyboard)
+
+
+def read_until(keyboard: int, mark: str, after: str = "") -> str:
     """What appears on a terminal up to a mark, not counting a mark before `after`."""
     shown = b""
     while True:
         text = shown.decode("utf-8", "ignore")
         if mark in (text.partition(after)[2] if after else text):
             return text
-        shown += os.read(terminal, 4096)
+        shown += os.read(keyboard, 4096)
 
 
 async def test_a_newer_message_interrupts(service: Service) -> None:

@@ -327,6 +327,41 @@ async def test_a_crash_of_the_thread_fails_everyone_at_once(caplog: pytest.LogCa
     assert caplog.text.count("the model thread has crashed") == 1
 
 
+async def test_a_crash_while_a_request_begins_is_told_to_it() -> None:
+    def script(prompt: str) -> str:
+        raise SystemExit
+
+    async with Engine(lambda: ScriptedModel(script=script)) as engine:
+        with pytest.raises(EngineStopped):
+            await collect(engine.stream(ask("?")))
+
+
+async def test_a_call_that_crashes_the_thread_is_told() -> None:
+    def crash(model: Model) -> None:
+        raise KeyError("as bad as it gets") from None
+
+    class Fatal(BaseException):
+        pass
+
+    def fatal(model: Model) -> None:
+        raise Fatal
+
+    async with Engine(echo) as engine:
+        with pytest.raises(KeyError):
+            await engine.call(crash)
+        with pytest.raises(EngineStopped):
+            await engine.call(fatal)
+        assert isinstance(await engine.wait_failed(), Fatal)
+
+
+async def test_an_idle_engine_counts_nothing_as_running() -> None:
+    async with Engine(echo) as engine:
+        await collect(engine.stream(ask("abc")))
+        await engine.call(lambda _: None)
+        assert (engine.stats.running, engine.stats.waiting, engine.stats.finished) == (0, 0, 1)
+        assert (engine.stats.prompt_tokens, engine.stats.new_tokens) == (3, 3)
+
+
 async def test_a_loop_that_is_gone_does_not_crash_the_thread() -> None:
     """The reader's loop may close first, as when a process is torn down."""
     gate, began = threading.Semaphore(0), threading.Event()
