@@ -24,7 +24,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from qqmem.engine import bench, catalog
 from qqmem.engine.model import load_model
-from qqmem.engine.types import Tokenizer
 from qqmem.engine.worker import Engine
 
 MODEL = "qwen2.5-coder-0.5b"
@@ -50,19 +49,23 @@ def cpu_name() -> str:
 
 
 async def compare(folder: Path, rounds: int, tokens: int, gguf: Path | None) -> None:
-    """The first row against generate (and llama.cpp), then what the engine measures of itself."""
-    generate = load_generate(folder)
-    llama = load_llama(gguf) if gguf else None
+    """The first row against generate (and llama.cpp), then what the engine measures of itself.
+
+    The others run on the engine's thread, between its steps: a second thread that computes would bring a second
+    OpenMP team, and two teams on the same cores slow each other even when one of them rests.
+    """
     async with Engine(lambda: load_model(folder)) as engine:
         tokenizer = (await engine.ready()).tokenizer
         ids = bench.prompt(tokenizer, bench.TOPICS[0])
+        generate = await engine.call(lambda _: load_generate(folder))
+        llama = await engine.call(lambda _: load_llama(gguf) if gguf else None)
         rows: dict[str, list[float]] = {"generate": [], "one": [], "four": [], "llama.cpp": []}
         for _ in range(rounds):
-            rows["generate"].append(generate_rate(generate, ids, tokens))
+            rows["generate"].append(await engine.call(lambda _: generate_rate(generate, ids, tokens)))
             rows["one"].append(await bench.decode_rate(engine, tokenizer, 1, tokens))
             rows["four"].append(await bench.decode_rate(engine, tokenizer, 4, tokens))
             if llama:
-                rows["llama.cpp"].append(llama(tokenizer, tokens))
+                rows["llama.cpp"].append(await engine.call(lambda _: llama(list(ids), tokens)))
         report(rows)
         async for figure in bench.measure(engine, tokens=tokens):
             print(f"  {figure.name:58} {figure.value:9.1f} {figure.unit}")
@@ -100,14 +103,13 @@ def generate_rate(model: PreTrainedModel, ids: tuple[int, ...], tokens: int) -> 
     return (tokens - 1) / (seconds(tokens) - seconds(1))
 
 
-def load_llama(gguf: Path) -> Callable[[Tokenizer, int], float]:
+def load_llama(gguf: Path) -> Callable[[list[int], int], float]:
     """llama.cpp on the Q4_K_M file, with as many threads."""
     from llama_cpp import Llama  # an extra of its own, compiled at install
 
     llama: Any = Llama(str(gguf), n_ctx=2048, n_threads=torch.get_num_threads(), verbose=False)
 
-    def rate(tokenizer: Tokenizer, tokens: int) -> float:
-        ids = list(bench.prompt(tokenizer, bench.TOPICS[0]))
+    def rate(ids: list[int], tokens: int) -> float:
         llama.reset()
         times = []
         for _ in llama.generate(ids, temp=0.0):

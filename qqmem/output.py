@@ -30,9 +30,7 @@ class ReplyText:
 
     @property
     def text(self) -> str:
-        text = self._unprefixed()
-        others = _NEXT_MESSAGE.search(text)
-        return text[: others.start() if others else None].rstrip()
+        return _own(self._unprefixed())
 
     @property
     def is_over(self) -> bool:
@@ -60,15 +58,20 @@ class ReplyText:
 
     def _decided(self) -> str:
         """The text without an end that may yet become a prefix, or all of it the mark of silence."""
-        text = self.text
-        if any(mark.startswith(text.lower()) for mark in _SILENCES):
+        if any(mark.startswith(self.text.lower()) for mark in _SILENCES):
             return ""
-        lines, _, last = self._unprefixed().rpartition("\n")
-        return lines.rstrip() if _PERHAPS_PREFIX.fullmatch(last.lstrip()) and not self.is_over else text
+        text = self._unprefixed()
+        lines, _, last = text.rpartition("\n")
+        return _own(lines if _PERHAPS_PREFIX.fullmatch(last.lstrip()) else text)
 
     def _show(self, text: str) -> str:
         shown, self._num_shown = self._num_shown, len(text)
         return text[shown:]
+
+
+def _own(text: str) -> str:
+    others = _NEXT_MESSAGE.search(text)
+    return text[: others.start() if others else None].rstrip()
 
 
 def parse_actions(text: str, answered: Message) -> tuple[Action, ...]:

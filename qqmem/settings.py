@@ -9,7 +9,7 @@ import difflib
 import ipaddress
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
@@ -103,7 +103,7 @@ class Generation(_Section):
 class Chat(_Section):
     """When and how the bot talks."""
 
-    names: tuple[str, ...] = Field(
+    names: tuple[Annotated[str, Field(min_length=1, pattern=r"\S")], ...] = Field(
         default=("小忆", "qqmem"),
         min_length=1,
         description="What the bot is called; the first is the name it goes by.",
@@ -113,7 +113,8 @@ class Chat(_Section):
     prompts: Path | None = Field(default=None, description="A YAML file whose parts replace the built-in prompts.")
     prompt_order: tuple[str, ...] = Field(
         default=("persona", "rules", "output", "actions", "context"),
-        description="Which parts the system prompt has, and in which order.",
+        description="Which parts the system prompt has, and in which order. `output` is used only where the bot "
+        "may stay silent, `actions` only for a model that thinks before it writes.",
     )
     group_policy: Literal["auto", "addressed", "model", "probability"] = Field(
         default="auto",
@@ -126,8 +127,8 @@ class Chat(_Section):
     )
     interrupt: Literal["addressed", "always", "never"] = Field(
         default="addressed",
-        description="What stops a reply being written in a group: what would be answered itself "
-        "and is addressed to the bot, any message, or nothing. In private it is any message.",
+        description="Which messages that want an answer stop a reply being written in a group: those addressed to "
+        "the bot, all of them, or none. In private any message does.",
     )
     merge_window: float = Field(
         default=0.3, ge=0, le=30, description="Seconds to wait for more messages before answering."
@@ -158,6 +159,14 @@ class Settings(BaseSettings):
     def _empty_sections(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
         """A section whose lines are all commented out is None in YAML, and means its defaults."""
         return {name: value for name, value in values.items() if value is not None}
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.chat.history_tokens + 512 > self.engine.max_context:
+            raise ValueError(
+                "chat.history_tokens leaves no room in engine.max_context; lower the one or raise the other"
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -226,6 +235,9 @@ def load_settings(config: Path | None = None, flags: Mapping[str, Any] | None = 
 def _sentences(error: ValidationError) -> Iterator[str]:
     for detail in error.errors():
         name = ".".join(str(part) for part in detail["loc"])
+        if not name:  # two settings that do not go together
+            yield f"{detail['msg'].removeprefix('Value error, ')}."
+            continue
         if detail["type"] != "extra_forbidden":
             yield f"Setting {name}: {detail['msg']}."
             continue

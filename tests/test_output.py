@@ -89,12 +89,28 @@ def test_text_is_shown_as_soon_as_it_can_be_nothing_else() -> None:
 
 
 pieces = st.sampled_from(
-    ["<no_reply>", "<no_", "reply>", "<", PREFIX, PREFIX[:9], "[", "] ", "：", "\n", " ", "在", "(QQ:"]
+    [
+        "<no_reply>",
+        "<no_",
+        "reply>",
+        "<",
+        PREFIX,
+        PREFIX[:-1] + ":",
+        PREFIX[:9],
+        "[",
+        "] ",
+        "：",
+        "\n",
+        " ",
+        "在",
+        "(QQ:",
+    ]
 )
 
 
 @given(st.lists(pieces, max_size=8))
 @example([PREFIX[:-1], ":", " 在"])
+@example(["在", "\n", PREFIX[:-1] + ":", "在", "\n", "["])
 def test_what_was_shown_is_the_reply_however_it_is_cut(texts: list[str]) -> None:
     whole = written("".join(texts))
     reply = ReplyText()

@@ -41,6 +41,8 @@ def test_without_a_file_the_defaults_hold() -> None:
         ("colour: red", "There is no setting colour."),
         ("server: {port: 99999}", "Setting server.port: Input should be less than or equal to 65535."),
         ("server: 3", "Setting server: "),
+        ("chat: {names: [' ']}", "Setting chat.names.0: "),
+        ("chat: {history_tokens: 16384}", "chat.history_tokens leaves no room in engine.max_context"),
         ("a: [", "is not valid YAML"),
         ("[1, 2]", "cannot be read as settings"),
     ],
