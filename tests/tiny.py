@@ -91,6 +91,6 @@ def flat(model: PreTrainedModel, kv_cache_bytes: int = 1 << 24, max_context: int
 
 
 def greedy(model: PreTrainedModel, prompt: list[int], n: int) -> list[int]:
-    """What `generate` writes, n tokens and no end. Ask before `flat` takes the model."""
-    out = cast(Any, model).generate(torch.tensor([prompt]), max_new_tokens=n, min_new_tokens=n, do_sample=False)
+    """What `generate` writes: n tokens, fewer if it ends its turn. Ask before `flat` takes the model."""
+    out = cast(Any, model).generate(torch.tensor([prompt]), max_new_tokens=n, do_sample=False)
     return [int(t) for t in out[0, len(prompt) :]]

@@ -52,7 +52,12 @@ def write(
                 pending[i].append(token)
     for h, name in zip(held, names, strict=True):
         model.release(h, name)
-    return written
+    return [to_end(model, tokens) for tokens in written]
+
+
+def to_end(model: LanguageModel, tokens: list[int]) -> list[int]:
+    """Up to the end of the turn, with its token, as `generate` gives it."""
+    return next((tokens[: i + 1] for i, token in enumerate(tokens) if token in model.end_tokens), tokens)
 
 
 def test_greedy_tokens_are_those_of_generate(exact: LanguageModel, expected: list[list[int]]) -> None:

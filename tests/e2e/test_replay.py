@@ -24,6 +24,8 @@ async def test_a_group_chat_is_stored_whole_and_answered(service: Service) -> No
     service.environment = {"QQMEM_GENERATION__MAX_NEW_TOKENS": "24", "QQMEM_SERVER__RATE_LIMIT": "0"}
     service.start()
     said = json.loads(CHAT.read_text("utf-8"))["conversation_list"]
+    for number, message in enumerate(said):
+        message["message_id"] = f"m{number}"  # the file has one id twice, for two messages
     assert len(said) == 510
     ends: list[dict[str, Any]] = []
     memory: list[float] = []
