@@ -11,11 +11,16 @@ from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from qqmem.db import Base, UtcDateTime
+from qqmem.memory.tables import FTS
 
 
 def render_item(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
     # A migration must not change with the code: it names no type of ours.
     return "sa.DateTime()" if isinstance(item, UtcDateTime) else False
+
+
+def include_name(name: str | None, kind: str, _: object) -> bool:
+    return not (kind == "table" and name is not None and name.startswith(FTS))
 
 
 def migrate(connection: Connection) -> None:
@@ -24,6 +29,7 @@ def migrate(connection: Connection) -> None:
         target_metadata=Base.metadata,
         render_as_batch=True,  # SQLite can hardly alter a table: copy it instead.
         render_item=render_item,
+        include_name=include_name,  # The tables of FTS5 are no tables of ours.
     )
     with context.begin_transaction():
         context.run_migrations()

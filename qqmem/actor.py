@@ -10,9 +10,12 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
+from qqmem.commands import Commands
 from qqmem.errors import QqmemError
 from qqmem.events import Event, Reply, TurnEnded, TurnStarted
-from qqmem.history import History, Incoming, Message, Outcome, TurnEnd
+from qqmem.history import History
+from qqmem.records import Incoming, Message, Outcome, TurnEnd
+from qqmem.remember import Remember
 from qqmem.settings import Chat
 from qqmem.turn import Author, Turn, explain, is_private
 
@@ -58,6 +61,8 @@ class Shared:
     publish: Callable[[Event], None]
     chance: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
+    remember: Remember | None = None
+    commands: Commands | None = None
     actors: dict[str, Actor] = field(default_factory=dict)
     anchors: dict[str, int] = field(default_factory=dict)
 
@@ -107,10 +112,19 @@ class Actor:
     # ---- steps that others ask for -------------------------------------------------------------------------------
 
     async def receive(self, incoming: Incoming, reply: Reply, stored: asyncio.Future[None]) -> None:
-        """Store a message, then see whether it is answered and what it interrupts."""
+        """Store a message, then see whether it is answered and what it interrupts. A command is obeyed, not stored."""
+        commands = self._shared.commands
+        if commands is not None and (command := commands.parse(incoming.text)) is not None:
+            reply.message = _unstored(incoming)
+            stored.set_result(None)
+            text = await commands.run(command, self._id, incoming.sender)
+            self._dismiss(reply, "replied", text=text)
+            return
         message, is_new = await self._shared.history.add(incoming)
         reply.message = message
         stored.set_result(None)
+        if is_new and self._shared.remember is not None:
+            self._shared.remember.heard(message)
         self._name = incoming.name or self._name
         message = replace(message, addressed=self._is_addressed(message))
         if not is_new or not self._wants_answer(message):
@@ -138,9 +152,12 @@ class Actor:
 
     async def withdraw(self, message_id: str) -> bool:
         """Take a message back. False if it is unknown."""
-        message = await self._shared.history.withdraw(self._id, message_id)
+        message = await self._shared.history.find(self._id, message_id)
         if message is None:
             return False
+        if self._shared.remember is not None:  # first: a crash in between must not leave its memories
+            await self._shared.remember.withdrawn(message)
+        await self._shared.history.withdraw(self._id, message_id)
         running = self._writing()
         if running is not None and message.id in _ids(running.turn.messages):
             await self._write_without(message, running)
@@ -156,6 +173,8 @@ class Actor:
         if running is not None:
             await self._stop(running, "cancelled")
         await self._drop("cancelled")
+        if self._shared.remember is not None:
+            await self._shared.remember.deleted(self._id)
         await self._shared.history.delete(self._id)
         self._shared.anchors.pop(self._id, None)
 
@@ -279,6 +298,7 @@ class Actor:
     async def _store(self, turn: Turn, end: TurnEnd) -> None:
         self.post(self._begin)  # comes after this step, even if that fails
         await self._shared.history.end_turn(turn.id, end)
+        await self._shared.author.wrote(turn)
         log.info("%s turn %d: %s", self._id, turn.id, end.outcome)
         if turn.anchor:
             self._shared.anchors[self._id] = turn.anchor
@@ -313,13 +333,32 @@ class Actor:
         if running.reply is not None:
             running.reply.put(event)
 
-    def _dismiss(self, reply: Reply | None, outcome: Outcome, error: Exception | None = None) -> None:
-        """Tell a sender that no turn comes for it, or none of its own."""
+    def _dismiss(
+        self, reply: Reply | None, outcome: Outcome, error: Exception | None = None, *, text: str = ""
+    ) -> None:
+        """Tell a sender that no turn comes for it, or none of its own. text: the answer to a command."""
         if reply is not None:
             code, sentence = explain(error) if error is not None else ("", "")
-            event = TurnEnded(None, self._id, outcome, error=sentence, code=code)
+            event = TurnEnded(None, self._id, outcome, text, error=sentence, code=code)
             self._shared.publish(event)
             reply.put(event)
+
+
+def _unstored(incoming: Incoming) -> Message:
+    """What is answered but not kept: number 0."""
+    return Message(
+        id=0,
+        conversation=incoming.conversation,
+        role="user",
+        message_id=incoming.message_id,
+        sender=incoming.sender,
+        text=incoming.text,
+        reply_to=incoming.reply_to,
+        addressed=True,
+        time=incoming.time,
+        turn=None,
+        withdrawn=False,
+    )
 
 
 def _ids(messages: Sequence[Message]) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -15,18 +15,25 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from qqmem import __version__
-from qqmem.api import chat, conversations, system
+from qqmem.api import chat, conversations, memories as memory_routes, system
 from qqmem.api.auth import Guard, RateLimit
 from qqmem.api.metrics import CountRequests, Metrics
 from qqmem.api.problems import BodyLimit, add_handlers
 from qqmem.api.state import Condition, Limits, State
+from qqmem.asker import asker
 from qqmem.chat import Chats
+from qqmem.commands import Commands
 from qqmem.db import Database
 from qqmem.engine.prompt import Prompts
 from qqmem.engine.types import Model, Tokenizer
 from qqmem.engine.worker import Engine
 from qqmem.errors import QqmemError
+from qqmem.hidden import HiddenEncoder
 from qqmem.history import History
+from qqmem.memory.embed import make_encoder
+from qqmem.memory.memories import Memories
+from qqmem.recollection import Recollections
+from qqmem.remember import Remember
 from qqmem.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -83,7 +90,7 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
         redoc_url=None,
     )
     add_handlers(app)
-    for router in (chat.router, conversations.router, system.router):
+    for router in (chat.router, conversations.router, memory_routes.router, system.router):
         app.include_router(router)
     return app
 
@@ -109,6 +116,12 @@ async def _opened(
         history = History(db)
         if interrupted := await history.recover():
             log.info("%d turns were interrupted when the service ended last time", interrupted)
+        memories = await ending.enter_async_context(_memories(db, settings))
+        await ending.enter_async_context(_running(_attach_values(engine, memories, prompts, settings)))
+        remember = Remember(
+            history, memories, asker(engine, settings.generation), prompts, settings.memory, settings.chat.names[0]
+        )
+        await ending.enter_async_context(remember)
         metrics = Metrics(engine.stats)
         sockets: set[asyncio.Task[Any]] = set()
         metrics.sockets.set_function(lambda: len(sockets))
@@ -123,12 +136,16 @@ async def _opened(
             settings.generation,
             drain_seconds=settings.server.drain_seconds,
             publish=metrics.publish,
+            recollections=Recollections(memories, history, settings.recall),
+            remember=remember,
+            commands=await asyncio.to_thread(Commands, memories, settings.chat.language, self_id=settings.chat.self_id),
         )
         await ending.enter_async_context(chats)
         server = settings.server
         yield State(
             chats=chats,
             history=history,
+            memories=memories,
             guard=Guard(settings.tokens, server.origins, RateLimit(server.rate_limit)),
             metrics=metrics,
             condition=condition,
@@ -136,6 +153,30 @@ async def _opened(
             sockets=sockets,
             drain=ending.aclose,
         )
+
+
+@asynccontextmanager
+async def _memories(db: Database, settings: Settings) -> AsyncGenerator[Memories]:
+    """Raises ModelError if there is no such encoder."""
+    encoder = await asyncio.to_thread(make_encoder, settings.memory.encoder)
+    async with Memories.open(db, encoder, settings.data / "index", max_size=settings.memory.max_size) as memories:
+        yield memories
+
+
+async def _attach_values(engine: Engine, memories: Memories, prompts: Prompts, settings: Settings) -> None:
+    """Once the model is loaded, memories get vectors in its own space."""
+    try:
+        tokenizer = (await engine.ready()).tokenizer
+        dim = await engine.call(lambda model: model.hidden_size)
+        encoder = HiddenEncoder(engine, tokenizer, prompts, settings.model, dim)
+        if settings.memory.encoder == "hidden":
+            await memories.attach_keys(encoder)
+        if settings.recall.trigger != "off":
+            await memories.attach_values(encoder)
+    except QqmemError as error:  # the model has failed, and /health tells; words and keys still find
+        log.warning("memories get no vectors of the model: %s", error)
+    except Exception:
+        log.exception("memories get no vectors of the model")
 
 
 def _tokenizer(engine: Engine) -> Callable[[], Awaitable[Tokenizer]]:
@@ -148,7 +189,14 @@ def _tokenizer(engine: Engine) -> Callable[[], Awaitable[Tokenizer]]:
 @asynccontextmanager
 async def _watched(condition: Condition, on_failure: Callable[[BaseException], None]) -> AsyncGenerator[None]:
     """Meanwhile, tell /health and `on_failure` if the model fails."""
-    task = asyncio.create_task(_watch(condition, on_failure))
+    async with _running(_watch(condition, on_failure)):
+        yield
+
+
+@asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncGenerator[None]:
+    """Do something meanwhile; it ends with the block."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

@@ -9,15 +9,19 @@ from functools import partial
 from typing import Self
 
 from qqmem.actor import Actor, Shared
+from qqmem.commands import Commands
 from qqmem.engine.prompt import Prompts
 from qqmem.engine.types import Tokenizer
 from qqmem.errors import EngineStopped
-from qqmem.events import Event, Reply, Token, TurnEnded, TurnStarted
-from qqmem.history import History, Incoming
+from qqmem.events import Event, Recalled, Reply, Token, TurnEnded, TurnStarted
+from qqmem.history import History
+from qqmem.recollection import Recollections
+from qqmem.records import Incoming
+from qqmem.remember import Remember
 from qqmem.settings import Chat, Generation
 from qqmem.turn import Author, Writer
 
-__all__ = ["Chats", "Event", "Reply", "Token", "TurnEnded", "TurnStarted", "Writer"]
+__all__ = ["Chats", "Event", "Recalled", "Reply", "Token", "TurnEnded", "TurnStarted", "Writer"]
 
 
 class Chats:
@@ -26,6 +30,7 @@ class Chats:
     tokenizer: may have to wait for the model; messages are stored meanwhile, turns wait.
     drain_seconds: how long running turns may go on at the end, before they are cancelled and stored.
     publish: is told every event of every conversation, on the event loop; must be quick and must not raise.
+    recollections, remember, commands: what there is of memory; without them nothing is recalled or remembered.
     chance: draws from [0, 1), for chat.reply_probability. sleep: waits for chat.merge_window.
     """
 
@@ -40,11 +45,14 @@ class Chats:
         *,
         drain_seconds: float = 10.0,
         publish: Callable[[Event], None] = lambda _: None,
+        recollections: Recollections | None = None,
+        remember: Remember | None = None,
+        commands: Commands | None = None,
         chance: Callable[[], float] = random.random,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        author = Author(writer, tokenizer, prompts, chat, generation)
-        self._shared = Shared(history, author, chat, publish, chance, sleep)
+        author = Author(writer, tokenizer, prompts, chat, generation, recollections)
+        self._shared = Shared(history, author, chat, publish, chance, sleep, remember, commands)
         self._drain_seconds = drain_seconds
         self._is_closed = False
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from alembic import command
 from alembic.config import Config
@@ -152,14 +153,69 @@ class MessageRow(Base):
     withdrawn: Mapped[bool] = mapped_column(default=False)
 
 
+class RecallRow(Base):
+    """One recall of a turn. mode: `spliced`, `decoded` or `none`. candidates: what was found, without any text."""
+
+    __tablename__ = "recall"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    turn_id: Mapped[int] = mapped_column(ForeignKey("turn.id", ondelete="CASCADE"), index=True)
+    n: Mapped[int]
+    cue: Mapped[str]
+    mode: Mapped[str]
+    memory_id: Mapped[int | None] = mapped_column(index=True)
+    candidates: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+
+
+F = TypeVar("F", bound=Callable[..., Awaitable[Any]])
+
+
+def _whole(method: F) -> F:
+    """The method, which a cancel lets end before it is raised."""
+
+    @wraps(method)
+    async def run(*args: Any, **kwargs: Any) -> Any:
+        task = asyncio.ensure_future(method(*args, **kwargs))
+        cancelled = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is None:
+            return task.result()
+        task.exception()  # nobody is left to be told
+        raise cancelled
+
+    return cast(F, run)
+
+
+class _Session(AsyncSession):
+    """A session whose calls are never broken off.
+
+    Where a cancel meets a BEGIN on its way, SQLAlchemy gives the connection back with the lock that it then has.
+    """
+
+    execute = _whole(AsyncSession.execute)
+    scalars = _whole(AsyncSession.scalars)
+    scalar = _whole(AsyncSession.scalar)  # type: ignore[assignment, arg-type]
+    get = _whole(AsyncSession.get)
+    merge = _whole(AsyncSession.merge)
+    delete = _whole(AsyncSession.delete)
+    flush = _whole(AsyncSession.flush)
+    commit = _whole(AsyncSession.commit)
+    rollback = _whole(AsyncSession.rollback)
+    close = _whole(AsyncSession.close)
+
+
 class Database:
     """An open database. Writers take turns, first come, first served; readers never wait for them (WAL)."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._readers = async_sessionmaker(engine, expire_on_commit=False)
+        self._readers = async_sessionmaker(engine, class_=_Session, expire_on_commit=False)
         immediate = engine.execution_options(begin="BEGIN IMMEDIATE")
-        self._writers = async_sessionmaker(immediate, expire_on_commit=False)
+        self._writers = async_sessionmaker(immediate, class_=_Session, expire_on_commit=False)
         # SQLite's own lock is waited for by polling, which knows no order.
         self._writing = asyncio.Lock()
         self._closed = False
@@ -188,8 +244,11 @@ class Database:
         """A session that sees one moment of the database. Raises DatabaseError."""
         self._refuse_if_closed()
         with _translated("the data folder"):
-            async with self._readers() as session:
+            session = self._readers()
+            try:
                 yield session
+            finally:
+                await session.close()
 
     @asynccontextmanager
     async def write(self) -> AsyncGenerator[AsyncSession]:
@@ -197,8 +256,12 @@ class Database:
         async with self._writing:
             self._refuse_if_closed()
             with _translated("the data folder"):
-                async with self._writers.begin() as session:
+                session = self._writers()
+                try:
                     yield session
+                    await session.commit()
+                finally:
+                    await session.close()  # rolls back what is not committed
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

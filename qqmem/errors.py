@@ -9,6 +9,7 @@ QqmemError
 │   ├── Unauthorized     no token, or an unknown one
 │   ├── Forbidden        the token's scopes, or the page's origin, do not allow it
 │   ├── NotFound         no such conversation, message, model, ...
+│   ├── Conflict         what is there already does not allow it
 │   ├── TooLarge         the text or the body is over its limit
 │   └── RateLimited      too many requests for one token
 └── EngineError          the reply could not be written
@@ -82,6 +83,13 @@ class NotFound(RequestError):
 
     code = "not_found"
     status = 404
+
+
+class Conflict(RequestError):
+    """What is there already does not allow it."""
+
+    code = "conflict"
+    status = 409
 
 
 class TooLarge(RequestError):

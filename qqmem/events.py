@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from qqmem.engine.types import Timing, Usage
-from qqmem.history import Action, Message, Outcome
+from qqmem.records import Action, Message, Outcome, Recall
 
 NO_USAGE = Usage(0, 0, 0)
 NO_TIMING = Timing(0.0, 0.0, 0.0)
@@ -27,13 +27,21 @@ class TurnStarted:
 class Token:
     """Text of a turn as it is written. n: new tokens so far.
 
-    The texts of channel "reply", joined, are the reply.
+    The texts of channel "reply", joined, are the reply. Channel "memory" is a recalled text.
     """
 
     turn: int
-    channel: Literal["think", "reply"]
+    channel: Literal["think", "memory", "reply"]
     text: str
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A turn has looked for a memory; its text, if there is one, came before as a Token."""
+
+    turn: int
+    recall: Recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ class TurnEnded:
     code: str = ""
 
 
-Event = TurnStarted | Token | TurnEnded
+Event = TurnStarted | Token | Recalled | TurnEnded
 
 
 class Reply:

@@ -8,131 +8,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Literal, cast
+from typing import Any, cast
 
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from qqmem.db import ConversationRow, Database, MessageRow, TurnRow
+from qqmem.db import ConversationRow, Database, MessageRow, RecallRow, TurnRow
 from qqmem.errors import NotFound
-
-Role = Literal["user", "assistant"]
-
-Outcome = Literal["running", "replied", "no_reply", "superseded", "cancelled", "failed", "interrupted"]
-"""How a turn ended. running: it has not. interrupted: the program died while it ran."""
+from qqmem.records import Action, Conversation, Incoming, Message, Recall, Role, Sender, Turn, TurnEnd
 
 _EXPORT_PAGE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who said it. card: the name in that group. role: of the group, `owner`, `admin` or `member`."""
-
-    id: str
-    name: str
-    card: str = ""
-    role: str = ""
-
-    @property
-    def shown(self) -> str:
-        """The name that the others see."""
-        return self.card or self.name
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """A message to be stored.
-
-    conversation: `private:<qq>` or `group:<gid>`.
-    time: when it was said, with a zone.
-    message_id: the platform's; a second message with the same one is a duplicate.
-    reply_to: the platform's id of the message that it quotes.
-    addressed: the platform says that it is meant for the bot.
-    name: of the conversation, if known.
-    """
-
-    conversation: str
-    sender: Sender
-    text: str
-    time: datetime
-    message_id: str | None = None
-    reply_to: str | None = None
-    addressed: bool = False
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A stored message.
-
-    sender: its name is the one that was shown, its card is empty.
-    turn: which wrote it (assistant), or which answered it last (user).
-    """
-
-    id: int
-    conversation: str
-    role: Role
-    message_id: str | None
-    sender: Sender
-    text: str
-    reply_to: str | None
-    addressed: bool
-    time: datetime
-    turn: int | None
-    withdrawn: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """Something the bot does besides talking."""
-
-    type: Literal["EMOJI_LIKE", "POKE"]
-    emoji_id: int | None = None
-    message_id: str | None = None
-    user_id: str | None = None
-    target: Literal["message", "user"] = "message"
-
-
-@dataclass(frozen=True, slots=True)
-class TurnEnd:
-    """What became of a turn, under the names of the columns. Seconds count from submission to the engine."""
-
-    outcome: Outcome
-    reply: str = ""
-    thinking: str = ""
-    actions: tuple[Action, ...] = ()
-    error: str = ""
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    completion_tokens: int = 0
-    queue_s: float = 0.0
-    first_token_s: float = 0.0
-    total_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One attempt to answer. messages: the ids of those that no later turn has answered."""
-
-    id: int
-    conversation: str
-    started_at: datetime
-    ended_at: datetime | None
-    end: TurnEnd
-    messages: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """One private chat or group. name: the last known one of the group or person."""
-
-    id: str
-    name: str
-    created_at: datetime
-    updated_at: datetime
-    num_messages: int
+_COLUMNS = tuple(field.name for field in fields(TurnEnd) if field.name not in ("actions", "recalls"))
 
 
 class History:
@@ -170,8 +58,10 @@ class History:
             if row is None or row.ended_at is not None:
                 return None
             row.ended_at = datetime.now(UTC)
-            for column, value in asdict(end).items():
-                setattr(row, column, value)
+            for column in _COLUMNS:
+                setattr(row, column, getattr(end, column))
+            row.actions = [asdict(action) for action in end.actions]
+            session.add_all(_recall_row(turn, n, recall) for n, recall in enumerate(end.recalls, 1))
             if end.outcome not in ("replied", "no_reply"):
                 return None
             text = end.reply if end.outcome == "replied" else ""
@@ -182,10 +72,24 @@ class History:
         found = await self._turns(TurnRow.id == turn)
         return found[0] if found else None
 
+    async def recalled(self, conversation: str, turns: int) -> set[int]:
+        """The memories that came into the last turns of a conversation that have ended."""
+        last = select(TurnRow.id).where(TurnRow.conversation_id == conversation, TurnRow.ended_at.is_not(None))
+        these = RecallRow.turn_id.in_(last.order_by(TurnRow.id.desc()).limit(turns))
+        query = select(RecallRow.memory_id).where(these, RecallRow.memory_id.is_not(None))
+        async with self._db.read() as session:
+            return {memory for memory in await session.scalars(query) if memory is not None}
+
     async def recent(self, conversation: str, limit: int, since: int = 0) -> list[Message]:
         """The newest messages, from id `since` on, oldest first; withdrawn ones are left out."""
         async with self._db.read() as session:
             return await _newest(session, conversation, limit, MessageRow.id >= since, ~MessageRow.withdrawn)
+
+    async def find(self, conversation: str, message_id: str) -> Message | None:
+        """A message by its platform id."""
+        async with self._db.read() as session:
+            row = await _find(session, conversation, message_id)
+            return None if row is None else _message(row)
 
     async def withdraw(self, conversation: str, message_id: str) -> Message | None:
         """Mark a message, named by its platform id, as taken back. None if it is unknown."""
@@ -216,6 +120,20 @@ class History:
         async with self._db.read() as session:
             await _require(session, conversation)
             return await _newest(session, conversation, limit, *older)
+
+    async def said_after(self, conversation: str, last: int, limit: int) -> list[Message]:
+        """What people said behind a message, oldest first; withdrawn messages are left out."""
+        said = MessageRow.conversation_id == conversation, MessageRow.id > last, MessageRow.role == "user"
+        query = select(MessageRow).where(*said, ~MessageRow.withdrawn).order_by(MessageRow.id).limit(limit)
+        async with self._db.read() as session:
+            return [_message(row) for row in await session.scalars(query)]
+
+    async def last_ids(self) -> dict[str, int]:
+        """The id of the last message of every conversation."""
+        query = select(MessageRow.conversation_id, func.max(MessageRow.id).label("last"))
+        query = query.group_by(MessageRow.conversation_id)
+        async with self._db.read() as session:
+            return {row.conversation_id: row.last for row in await session.execute(query)}
 
     async def turns(self, conversation: str, ids: Collection[int]) -> list[Turn]:
         """Those of the turns that belong to this conversation, oldest first."""
@@ -259,12 +177,16 @@ class History:
         query = select(TurnRow).where(*where).order_by(TurnRow.id).limit(limit)
         answers = select(MessageRow.turn_id, MessageRow.id).where(MessageRow.role == "user").order_by(MessageRow.id)
         answered: dict[int | None, list[int]] = defaultdict(list)
+        recalls: dict[int, list[RecallRow]] = defaultdict(list)
         async with self._db.read() as session:
             rows = (await session.scalars(query)).all()
-            these = MessageRow.turn_id.in_([row.id for row in rows])
-            for turn, message in await session.execute(answers.where(these)):
+            ids = [row.id for row in rows]
+            for turn, message in await session.execute(answers.where(MessageRow.turn_id.in_(ids))):
                 answered[turn].append(message)
-        return [_turn(row, answered[row.id]) for row in rows]
+            of_these = select(RecallRow).where(RecallRow.turn_id.in_(ids)).order_by(RecallRow.id)
+            for recall in await session.scalars(of_these):
+                recalls[recall.turn_id].append(recall)
+        return [_turn(row, answered[row.id], recalls[row.id]) for row in rows]
 
 
 async def _require(session: AsyncSession, conversation: str) -> ConversationRow:
@@ -344,7 +266,19 @@ def _message(row: MessageRow) -> Message:
     )
 
 
-def _turn(row: TurnRow, messages: Iterable[int]) -> Turn:
-    end = {field.name: getattr(row, field.name) for field in fields(TurnEnd)}
+def _recall_row(turn: int, n: int, recall: Recall) -> RecallRow:
+    candidates = list(recall.candidates)
+    return RecallRow(
+        turn_id=turn, n=n, cue=recall.cue, mode=recall.mode, memory_id=recall.memory, candidates=candidates
+    )
+
+
+def _recall(row: RecallRow) -> Recall:
+    return Recall(row.cue, cast(Any, row.mode), row.memory_id, tuple(row.candidates))
+
+
+def _turn(row: TurnRow, messages: Iterable[int], recalls: Iterable[RecallRow]) -> Turn:
+    end: dict[str, Any] = {column: getattr(row, column) for column in _COLUMNS}
     end["actions"] = tuple(Action(**action) for action in row.actions)
+    end["recalls"] = tuple(map(_recall, recalls))
     return Turn(row.id, row.conversation_id, row.started_at, row.ended_at, TurnEnd(**end), tuple(messages))

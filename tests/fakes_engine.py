@@ -6,11 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from qqmem.engine.types import Request, Row
+import numpy as np
+
+from qqmem.engine.recall import RECALL
+from qqmem.engine.types import RecallTokens, Request, Row, Vector
 
 END = 0x110000
 """End of turn."""
 SYSTEM, USER, ASSISTANT, CLOSE = range(END + 1, END + 5)
+OPEN, SHUT, PAD = range(END + 5, END + 8)
 _ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 
 
@@ -24,6 +28,8 @@ class CharDetokenizer:
 
 class CharTokenizer:
     """One token a character; the control tokens lie above Unicode, so no text can form one."""
+
+    recall: RecallTokens | None = RecallTokens(OPEN, SHUT, PAD)
 
     def __init__(self, *, thinks: bool = False) -> None:
         self.thinks = thinks
@@ -44,28 +50,45 @@ class CharTokenizer:
 def text_of(ids: Sequence[int]) -> str:
     """What a person would read in a prompt, control tokens as ⟨role⟩."""
     marks = {SYSTEM: "⟨system⟩", USER: "⟨user⟩", ASSISTANT: "⟨assistant⟩", CLOSE: "⟨/⟩", END: "⟨end⟩"}
+    marks |= dict(zip((OPEN, SHUT, PAD), RECALL, strict=True))
     return "".join(marks.get(i) or chr(i) for i in ids)
+
+
+def written(text: str) -> list[int]:
+    """What a model writes: a character is a token, and `<recall>` is one."""
+    head, *rest = text.split(RECALL[0])
+    return [*map(ord, head), *(token for part in rest for token in (OPEN, *map(ord, part)))]
 
 
 @dataclass(eq=False)
 class Recital:
+    """script: what it has yet to write. read: what it was fed."""
+
     request: Request
     script: list[int]
-    length: int = 0
+    read: list[int] = field(default_factory=list)
+    values: list[Vector] = field(default_factory=list)
+
+    @property
+    def length(self) -> int:
+        return len(self.read)
 
 
 @dataclass
 class ScriptedModel:
     """Recites `script(prompt as text)`, one character a step, then ends its turn. Loud when misused.
 
+    by_heart: what it writes by itself when it is given a memory's vector.
     gate: when given, each step that samples waits for one release of it, so that a test decides the pace.
     began: set when a request has begun.
     """
 
     script: Callable[[str], str] = lambda prompt: "好的。"
+    by_heart: str = ""
     tokenizer: CharTokenizer = field(default_factory=CharTokenizer)
     max_context: int = 100_000
     end_tokens: frozenset[int] = frozenset({END})
+    hidden_size: int = 2
     kv_bytes: int = 0
     gate: threading.Semaphore | None = None
     began: threading.Event = field(default_factory=threading.Event)
@@ -88,30 +111,42 @@ class ScriptedModel:
         prompt = text_of(request.prompt)
         self.prompts.append(prompt)
         script = self.script(prompt)  # may raise: a request that fails alone
-        recital = Recital(request, [*self.tokenizer.encode(script), END])
+        recital = Recital(request, [*written(script), END])
         self.live.add(recital)
         self.began.set()
         return recital
 
-    def step(self, rows: Sequence[Row]) -> list[int | None]:
+    def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
         self._check()
         assert rows, "an empty step"
         self.widest = max(self.widest, len(rows))
         self.most_tokens = max(self.most_tokens, sum(len(row.tokens) for row in rows))
-        if self.gate is not None and any(row.sample for row in rows):
+        if self.gate is not None and any(row.want == "token" for row in rows):
             self.gate.acquire()
         return [self._advance(row) for row in rows]
 
-    def _advance(self, row: Row) -> int | None:
+    def _advance(self, row: Row) -> int | Vector | None:
         recital = row.running
         assert isinstance(recital, Recital)
         assert recital in self.live, "stepped after release"
-        whole = [*recital.request.prompt, *recital.script]
-        assert list(row.tokens) == whole[recital.length : recital.length + len(row.tokens)], "fed wrong tokens"
-        recital.length += len(row.tokens)
-        if not row.sample:
-            return None
-        return whole[recital.length]
+        prompt, tokens = recital.request.prompt, list(row.tokens)
+        if recital.length < len(prompt):
+            assert tokens == list(prompt[recital.length : recital.length + len(tokens)]), "fed a wrong prompt"
+        recital.read += tokens
+        if row.value is not None:
+            assert tokens[0] == PAD, "only the pad takes a vector"
+            recital.values.append(row.value)
+        match row.want:
+            case "nothing":
+                return None
+            case "query" | "state":
+                return np.array([recital.length, tokens[-1]], np.float32)
+            case "likeliest":
+                since = recital.length - max(i for i, token in enumerate(recital.read) if token == PAD) - 1
+                return [*map(ord, self.by_heart), SHUT][since]
+        token = recital.script.pop(0)
+        assert token not in row.banned, "wrote what is banned"
+        return token
 
     def release(self, running: object, keep: str | None) -> None:
         self._check()

@@ -14,7 +14,8 @@ from qqmem.chat import Chats, Event, Reply
 from qqmem.db import Database
 from qqmem.engine.prompt import Prompts
 from qqmem.engine.types import Tokenizer
-from qqmem.history import History, Incoming, Message, Sender, Turn
+from qqmem.history import History
+from qqmem.records import Incoming, Message, Sender, Turn
 from qqmem.settings import Chat, Generation
 from tests.fakes import ScriptedWriter
 from tests.fakes_engine import CharTokenizer

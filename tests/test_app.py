@@ -16,7 +16,8 @@ from websockets.exceptions import ConnectionClosed
 from qqmem.app import create_app, openapi
 from qqmem.db import Database
 from qqmem.errors import DatabaseError, SettingsError
-from qqmem.history import History, Incoming, Sender
+from qqmem.history import History
+from qqmem.records import Incoming, Sender
 from tests.api.conftest import Stage, make_settings, running
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from qqmem.chat import Reply, Token, TurnEnded, TurnStarted
-from qqmem.engine.types import Finish, Piece, Request, Tokenizer
+from qqmem.engine.types import Item, Request, Tokenizer
 from qqmem.errors import ModelError
 from tests.fakes import ScriptedWriter
 from tests.fakes_engine import CharTokenizer
@@ -208,7 +208,7 @@ class Reluctant(ScriptedWriter):
         super().__init__()
         self.free = asyncio.Event()
 
-    async def stream(self, request: Request) -> AsyncGenerator[Piece | Finish]:
+    async def stream(self, request: Request) -> AsyncGenerator[Item]:
         try:
             async with aclosing(super().stream(request)) as stream:
                 async for item in stream:

@@ -13,7 +13,8 @@ from qqmem.chat import Reply, TurnEnded, TurnStarted
 from qqmem.db import Database
 from qqmem.engine.types import Tokenizer
 from qqmem.errors import DatabaseError, EngineStopped, NotFound
-from qqmem.history import History, Incoming, Message, TurnEnd
+from qqmem.history import History
+from qqmem.records import Incoming, Message, TurnEnd
 from tests.fakes_engine import CharTokenizer
 from tests.talk import GROUP, PRIVATE, Talk, Windows, open_talk
 

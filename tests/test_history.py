@@ -18,7 +18,8 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 
 from qqmem.db import ConversationRow, Database, MessageRow, TurnRow
 from qqmem.errors import NotFound
-from qqmem.history import Action, History, Incoming, Message, Outcome, Sender, Turn, TurnEnd
+from qqmem.history import History
+from qqmem.records import Action, Incoming, Message, Outcome, Sender, Turn, TurnEnd
 
 NOW = datetime(2026, 11, 22, 17, 0, tzinfo=UTC)
 MING = Sender(id="10001", name="小明")
@@ -383,7 +384,8 @@ async def test_an_export_ends_where_its_conversation_is_deleted(history: History
 WRITER = """
 import asyncio, datetime, pathlib
 from qqmem.db import Database
-from qqmem.history import History, Incoming, Sender
+from qqmem.history import History
+from qqmem.records import Incoming, Sender
 
 async def main():
     async with Database.open(pathlib.Path(".")) as db:

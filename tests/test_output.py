@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import example, given, strategies as st
 
-from qqmem.history import Action, Message, Sender
 from qqmem.output import ReplyText, parse_actions
+from qqmem.records import Action, Message, Sender
 
 PREFIX = "[2026-11-22 17:00] 小忆(QQ:1)："
 ASKED = Message(

@@ -8,7 +8,7 @@ import pytest
 
 from qqmem.chat import Token
 from qqmem.engine.types import FinishReason, Sampling, Timing, Usage
-from qqmem.history import Action, Message, Role, Sender
+from qqmem.records import Action, Message, Role, Sender
 from qqmem.settings import Generation
 from qqmem.turn import said
 from tests.talk import GROUP, PRIVATE, open_talk

@@ -84,9 +84,11 @@ def _shape() -> dict[str, Any]:
     }
 
 
-def flat(model: PreTrainedModel, kv_cache_bytes: int = 1 << 24, max_context: int = 4096) -> LanguageModel:
-    """The model behind the engine's Protocol. It attends our way from then on."""
-    tokenizer = ChatTokenizer(tiny_tokenizer())
+def flat(
+    model: PreTrainedModel, kv_cache_bytes: int = 1 << 24, max_context: int = 4096, rows: int = 0
+) -> LanguageModel:
+    """The model behind the engine's Protocol. It attends our way from then on. rows: VOCAB for one that recalls."""
+    tokenizer = ChatTokenizer(tiny_tokenizer(), rows)
     return LanguageModel(model, tokenizer, max_context=max_context, kv_cache_bytes=kv_cache_bytes)
 
 

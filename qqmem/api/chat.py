@@ -15,7 +15,7 @@ from qqmem.api.state import Chatter, TheChats, TheCondition, TheGuard, TheLimits
 from qqmem.api.stream import ReplyEvents, Stream, while_connected
 from qqmem.api.wire import ChatAnswer, GroupChat, PrivateChat, to_json
 from qqmem.chat import Chats
-from qqmem.history import Incoming
+from qqmem.records import Incoming
 
 router = APIRouter(tags=["chat"])
 

@@ -13,7 +13,8 @@ from qqmem.api import convert, wire
 from qqmem.api.problems import documented
 from qqmem.api.state import Admin, Chatter, Reader, TheChats, TheHistory, TheLimits
 from qqmem.api.stream import Stream
-from qqmem.history import History, Message
+from qqmem.history import History
+from qqmem.records import Message
 
 router = APIRouter(prefix="/api/conversations", tags=["conversations"], responses=documented(401, 403, 404, 422, 429))
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Literal, cast
 
 from qqmem.api import frames, wire
-from qqmem.chat import Event, Reply, Token, TurnEnded, TurnStarted
+from qqmem.chat import Event, Recalled, Reply, Token, TurnEnded, TurnStarted
 from qqmem.errors import EngineStopped, InvalidRequest, ModelError, PromptTooLong, QqmemError, TooLarge
-from qqmem.history import Action, Incoming, Sender, Turn
+from qqmem.records import Action, Incoming, Recall, Sender, Turn
 
 _STATUS = {error.code: error.status for error in (EngineStopped, ModelError, PromptTooLong)}
 
@@ -80,6 +80,8 @@ def to_frame(event: Event, message: int) -> frames.ServerFrame:
             return frames.TurnStartFrame.model_validate(event)
         case Token():
             return frames.TokenFrame.model_validate(event)
+        case Recalled():
+            return _recall_frame(event)
         case TurnEnded():
             return frames.TurnEndFrame(
                 turn=event.turn,
@@ -92,6 +94,13 @@ def to_frame(event: Event, message: int) -> frames.ServerFrame:
                 timing=wire.Timing.model_validate(event.timing),
                 error=_error(event),
             )
+
+
+def _recall_frame(event: Recalled) -> frames.RecallFrame:
+    recall = to_recall(event.recall)
+    return frames.RecallFrame(
+        turn=event.turn, cue=recall.cue, candidates=recall.candidates, chosen=recall.chosen, mode=recall.mode
+    )
 
 
 def to_answer(end: TurnEnded) -> tuple[int, wire.ChatAnswer]:
@@ -136,4 +145,15 @@ def to_turn(turn: Turn, *, thinking: bool) -> wire.Turn:
         usage=wire.Usage(prompt=end.prompt_tokens, cached=end.cached_tokens, completion=end.completion_tokens),
         timing=wire.Timing(queue=end.queue_s, first_token=end.first_token_s, total=end.total_s),
         error=end.error,
+        recalls=tuple(to_recall(recall) for recall in end.recalls),
+    )
+
+
+def to_recall(recall: Recall) -> wire.Recall:
+    """What came in, and what there was to choose from."""
+    return wire.Recall(
+        cue=recall.cue,
+        candidates=tuple(wire.Candidate.model_validate(one) for one in recall.candidates),
+        chosen=recall.memory,
+        mode=recall.mode,
     )

@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from qqmem.api.wire import (
     Action,
+    Candidate,
     ConversationId,
     ErrorBody,
     In,
@@ -99,9 +100,23 @@ class TokenFrame(Out):
 
     type: Literal["token"] = "token"
     turn: int
-    channel: Literal["think", "reply"]
+    channel: Literal["think", "memory", "reply"]
     text: str
     n: int
+
+
+class RecallFrame(Out):
+    """A turn has looked for a memory. cue: what it had just thought. chosen: the memory that came in, if one fitted.
+
+    mode: none if nothing fitted, spliced if the stored text was read, decoded if the model wrote just that by itself.
+    """
+
+    type: Literal["recall"] = "recall"
+    turn: int
+    cue: str
+    candidates: tuple[Candidate, ...]
+    chosen: int | None = None
+    mode: Literal["spliced", "decoded", "none"]
 
 
 class TurnEndFrame(Out):
@@ -134,4 +149,4 @@ class PongFrame(Out):
     type: Literal["pong"] = "pong"
 
 
-ServerFrame = AcceptedFrame | TurnStartFrame | TokenFrame | TurnEndFrame | ErrorFrame | PongFrame
+ServerFrame = AcceptedFrame | TurnStartFrame | TokenFrame | RecallFrame | TurnEndFrame | ErrorFrame | PongFrame

@@ -13,7 +13,7 @@ from qqmem.chat import Event, TurnEnded
 from qqmem.engine.types import Stats
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
-_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+_METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE", "OPTIONS")
 _GAUGES = {"running": "Replies being written.", "waiting": "Replies in line.", "kv_bytes": "Size of all KV caches."}
 _COUNTERS = {
     "steps": "Steps of the model.",

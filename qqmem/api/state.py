@@ -16,6 +16,7 @@ from qqmem.api.metrics import Metrics
 from qqmem.chat import Chats
 from qqmem.engine.worker import Engine
 from qqmem.history import History
+from qqmem.memory.memories import Memories
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class State(TypedDict):
 
     chats: Chats
     history: History
+    memories: Memories
     guard: Guard
     metrics: Metrics
     condition: Condition
@@ -61,6 +63,7 @@ def _of_state(key: str) -> Dependency:
 
 TheChats = Annotated[Chats, _of_state("chats")]
 TheHistory = Annotated[History, _of_state("history")]
+TheMemories = Annotated[Memories, _of_state("memories")]
 TheGuard = Annotated[Guard, _of_state("guard")]
 TheMetrics = Annotated[Metrics, _of_state("metrics")]
 TheCondition = Annotated[Condition, _of_state("condition")]

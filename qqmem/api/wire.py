@@ -53,7 +53,8 @@ INTERNAL = "internal"
 Outcome = Literal["replied", "no_reply", "superseded", "cancelled", "failed"]
 
 
-def _example(**fields: Any) -> dict[str, Any]:
+def example(**fields: Any) -> dict[str, Any]:
+    """For a shape's `json_schema_extra`."""
     return {"examples": [fields]}
 
 
@@ -88,7 +89,7 @@ class ErrorAnswer(Out):
     """The body of every HTTP error."""
 
     model_config = ConfigDict(
-        json_schema_extra=_example(error={"code": "not_found", "message": "There is no conversation private:404."})
+        json_schema_extra=example(error={"code": "not_found", "message": "There is no conversation private:404."})
     )
     error: ErrorBody
 
@@ -145,7 +146,7 @@ class PrivateChat(_ChatRequest):
     """A private message."""
 
     model_config = ConfigDict(
-        json_schema_extra=_example(user_id=10001, user_nickname="小明", content="你好", message_id="5501")
+        json_schema_extra=example(user_id=10001, user_nickname="小明", content="你好", message_id="5501")
     )
 
 
@@ -153,7 +154,7 @@ class GroupChat(_ChatRequest):
     """A message in a group."""
 
     model_config = ConfigDict(
-        json_schema_extra=_example(
+        json_schema_extra=example(
             group_id=20002,
             group_name="读书会",
             user_id=10001,
@@ -175,7 +176,7 @@ class ChatAnswer(Out):
     """
 
     model_config = ConfigDict(
-        json_schema_extra=_example(
+        json_schema_extra=example(
             status="success", outcome="replied", should_reply=True, reply="你好呀！", actions=[], turn_id=7
         )
     )
@@ -210,6 +211,22 @@ _MESSAGE = {
     "withdrawn": False,
     "turn": 7,
 }
+_RECALL = {
+    "cue": "我先回想一下：",
+    "candidates": [
+        {
+            "id": 12,
+            "score": 5.1,
+            "fits": True,
+            "lanes": {
+                "text": {"rank": 1, "score": 0.91, "strength": 3.2},
+                "lexical": {"rank": 1, "score": 7.4, "strength": 0.48},
+            },
+        }
+    ],
+    "chosen": 12,
+    "mode": "spliced",
+}
 _TURN = {
     "type": "turn",
     "id": 7,
@@ -222,13 +239,14 @@ _TURN = {
     "usage": {"prompt": 412, "cached": 380, "completion": 9},
     "timing": {"queue": 0.01, "first_token": 0.2, "total": 0.9},
     "error": "",
+    "recalls": [_RECALL],
 }
 
 
 class Conversation(Out):
     """One private chat or group. name: the last known one of the group or person."""
 
-    model_config = ConfigDict(json_schema_extra=_example(**_CONVERSATION))
+    model_config = ConfigDict(json_schema_extra=example(**_CONVERSATION))
     id: str
     name: str
     created_at: datetime
@@ -239,7 +257,7 @@ class Conversation(Out):
 class ConversationPage(Out):
     """The last updated first. next: give it as `before` to get the next page; absent on the last one."""
 
-    model_config = ConfigDict(json_schema_extra=_example(conversations=[_CONVERSATION]))
+    model_config = ConfigDict(json_schema_extra=example(conversations=[_CONVERSATION]))
     conversations: tuple[Conversation, ...]
     next: str | None = None
 
@@ -268,6 +286,32 @@ class Message(Out):
     turn: int | None = None
 
 
+class LaneScore(Out):
+    """What one way of searching says. rank: from 1. score: its own. strength: normalised over all texts."""
+
+    rank: int
+    score: float
+    strength: float
+
+
+class Candidate(Out):
+    """A memory that a recall could choose. score: of all lanes together. fits: it is above the floor."""
+
+    id: int
+    score: float
+    fits: bool
+    lanes: dict[str, LaneScore]
+
+
+class Recall(Out):
+    """One recall of a turn. cue: what it had just thought. chosen: the memory that came in; mode: how."""
+
+    cue: str
+    candidates: tuple[Candidate, ...]
+    chosen: int | None = None
+    mode: Literal["spliced", "decoded", "none"]
+
+
 class Turn(Out):
     """One attempt to answer. messages: the numbers of those that no later turn has answered.
 
@@ -286,12 +330,13 @@ class Turn(Out):
     usage: Usage
     timing: Timing
     error: str
+    recalls: tuple[Recall, ...] = ()
 
 
 class MessagePage(Out):
     """Messages, oldest first, and the turns that they belong to. next: as `before`, the page of older ones."""
 
-    model_config = ConfigDict(json_schema_extra=_example(messages=[_MESSAGE], turns=[_TURN], next=41))
+    model_config = ConfigDict(json_schema_extra=example(messages=[_MESSAGE], turns=[_TURN], next=41))
     messages: tuple[Message, ...]
     turns: tuple[Turn, ...]
     next: int | None = None
@@ -300,14 +345,14 @@ class MessagePage(Out):
 class Cancelled(Out):
     """cancelled: whether a reply was being written."""
 
-    model_config = ConfigDict(json_schema_extra=_example(cancelled=True))
+    model_config = ConfigDict(json_schema_extra=example(cancelled=True))
     cancelled: bool
 
 
 class Health(Out):
     """How the service is. reason: one sentence, unless it is ok."""
 
-    model_config = ConfigDict(json_schema_extra=_example(status="ok", model="qwen2.5-coder-0.5b", version="0.1.0"))
+    model_config = ConfigDict(json_schema_extra=example(status="ok", model="qwen2.5-coder-0.5b", version="0.1.0"))
     status: Literal["ok", "loading", "failed", "stopping"]
     model: str
     version: str

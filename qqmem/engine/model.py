@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,10 +31,12 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from qqmem.engine.cache import KV, PrefixCache
+from qqmem.engine.injection import Injection, begin_rows, vector
 from qqmem.engine.quant import Int8Linear, crossover, quantise_linears
+from qqmem.engine.recall import RECALL
 from qqmem.engine.sampling import Sampler
 from qqmem.engine.tokenizer import ChatTokenizer
-from qqmem.engine.types import Request, Row, Running
+from qqmem.engine.types import Request, Row, Running, Vector
 from qqmem.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -121,11 +124,13 @@ class LanguageModel:
         self.name = type(model).__name__
         self.tokenizer = tokenizer
         self.max_context = min(max_context, config.max_position_embeddings)
+        self.hidden_size = int(config.hidden_size)
         self.end_tokens = _end_tokens(model)
         self.cache = PrefixCache(kv_cache_bytes)
         self.decoder = cast(nn.Module, model.get_decoder())
         self._head = cast(nn.Module, model.get_output_embeddings())
-        self._embed = model.get_input_embeddings()
+        self._embed = cast(nn.Embedding, model.get_input_embeddings())
+        self.injection = Injection(self._embed)
         self._device = model.device
         self._axes = 3 if "mrope_section" in (getattr(config, "rope_parameters", None) or {}) else 1
         _check_flat(model, self)
@@ -140,37 +145,52 @@ class LanguageModel:
         kv = self.cache.take(request.conversation, request.prompt)
         return Held(kv, Sampler(request.sampling, request.prompt, self._device))
 
-    def step(self, rows: Sequence[Row]) -> list[int | None]:
+    def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
         """One forward for all rows; they advance together, or, when it raises, not at all."""
         held = [cast(Held, row.running) for row in rows]
-        tokens: list[int | None] = [None] * len(rows)
-        asking = [i for i, row in enumerate(rows) if row.sample]
         with torch.inference_mode():
-            hidden = self.forward([(h.kv, row.tokens) for h, row in zip(held, rows, strict=True)])
-            if asking:
-                logits = self.logits(hidden[asking])
-                for i, row_logits in zip(asking, logits, strict=True):
-                    tokens[i] = held[i].sampler.sample(row_logits)
+            hidden = self.forward([(h.kv, row.tokens, row.value) for h, row in zip(held, rows, strict=True)])
+            writing = [i for i, row in enumerate(rows) if row.want in ("token", "likeliest")]
+            logits = dict(zip(writing, self.logits(hidden[writing]) if writing else (), strict=True))
+            got = [self._got(row, hidden[i], logits.get(i)) for i, row in enumerate(rows)]
         for h, row in zip(held, rows, strict=True):
             h.kv.commit(row.tokens)
-        return tokens
+        return got
 
-    def forward(self, feed: Sequence[tuple[KV, Sequence[int]]]) -> Tensor:
+    def _got(self, row: Row, hidden: Tensor, logits: Tensor | None) -> int | Vector | None:
+        """What a row wants. hidden: [hidden], of its last token. logits: [vocab], if it wants a token."""
+        if logits is not None:
+            logits[list(row.banned)] = float("-inf")
+            return int(logits.argmax()) if row.want == "likeliest" else cast(Held, row.running).sampler.sample(logits)
+        match row.want:
+            case "query":
+                return self.injection.query(hidden)
+            case "state":
+                return vector(hidden)
+        return None
+
+    def forward(self, feed: Sequence[tuple[KV, Sequence[int], Vector | None]]) -> Tensor:
         """Read each sequence's tokens behind its KV, without committing them.
 
+        A vector, if there is one, takes the place of the first token's embedding.
         Returns the last hidden state of each, after the final norm: [sequences, hidden].
         """
-        counts = [len(tokens) for _, tokens in feed]
-        ids = torch.tensor([t for _, tokens in feed for t in tokens], device=self._device)
-        places = torch.cat([torch.arange(kv.length, kv.length + n) for (kv, _), n in zip(feed, counts, strict=True)])
+        counts = [len(tokens) for _, tokens, _ in feed]
+        starts = [0, *accumulate(counts)]
+        ids = torch.tensor([t for _, tokens, _ in feed for t in tokens], device=self._device)
+        places = torch.cat([torch.arange(kv.length, kv.length + n) for (kv, *_), n in zip(feed, counts, strict=True)])
         positions = places.to(self._device)[None]
+        embedded = self._embed(ids)
+        for (_, _, value), at in zip(feed, starts, strict=False):
+            if value is not None:
+                embedded[at] = self.injection.embedding(value)
         output = self.decoder(
-            inputs_embeds=self._embed(ids)[None],
+            inputs_embeds=embedded[None],
             position_ids=positions if self._axes == 1 else positions.expand(self._axes, 1, -1),
             use_cache=False,
-            segments=[Segment.of(kv, n, self._device) for (kv, _), n in zip(feed, counts, strict=True)],
+            segments=[Segment.of(kv, n, self._device) for (kv, *_), n in zip(feed, counts, strict=True)],
         )
-        ends = torch.tensor(counts, device=self._device).cumsum(0) - 1
+        ends = torch.tensor(starts[1:], device=self._device) - 1
         return cast(Tensor, output.last_hidden_state[0][ends])
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -184,9 +204,15 @@ class LanguageModel:
             self._head = Int8Linear(self._head, max_rows)
 
     def release(self, running: Running, keep: str | None) -> None:
-        """End a sequence and keep its KV for the conversation's next turn, if it has one."""
+        """End a sequence and keep its KV for the conversation's next turn, if it has one.
+
+        Kept is what comes before the first recall: no injected vector, and no memory's text.
+        """
         if keep is not None:
-            self.cache.keep(keep, cast(Held, running).kv)
+            kv, recall = cast(Held, running).kv, self.tokenizer.recall
+            if recall is not None and recall.open in kv.tokens:
+                kv.cut(kv.tokens.index(recall.open))
+            self.cache.keep(keep, kv)
 
     def close(self) -> None:
         self.cache.clear()
@@ -214,16 +240,22 @@ def load_model(
     try:
         config = AutoConfig.from_pretrained(folder)
         model = _model_class(config).from_pretrained(folder, dtype=precision, local_files_only=True).to(target).eval()
-        tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+        rows = model.get_input_embeddings().num_embeddings
+        tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True), rows)
     except ModelError:
         raise
     except Exception as error:  # transformers, safetensors and torch each have errors of their own for a broken folder
         raise ModelError(f"The model in {folder} cannot be loaded: {_first_line(error)}") from error
+    if tokenizer.recall is None:
+        log.warning("%s has no free rows for the tokens of recalls: it writes without memories", folder.name)
+    else:
+        plain = {token: tokenizer.encode(text) for token, text in zip(tokenizer.recall, RECALL, strict=True)}
+        begin_rows(model, tokenizer.recall, plain)
     language_model = LanguageModel(model, tokenizer, max_context=max_context, kv_cache_bytes=kv_cache_mb << 20)
-    rows = crossover(language_model.decoder) if int8 and target.type == "cpu" and precision == torch.bfloat16 else 0
-    if rows:
-        language_model.use_int8(rows)
-    log.info("%s on %s, %s, int8 up to %d rows", language_model.name, target, precision, rows)
+    most = crossover(language_model.decoder) if int8 and target.type == "cpu" and precision == torch.bfloat16 else 0
+    if most:
+        language_model.use_int8(most)
+    log.info("%s on %s, %s, int8 up to %d rows", language_model.name, target, precision, most)
     return language_model
 
 
@@ -253,9 +285,9 @@ def _check_flat(model: PreTrainedModel, flat: LanguageModel) -> None:
         expected = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
         cast(PreTrainedModel, flat.decoder).set_attn_implementation("flat")
         kv = KV()
-        flat.forward([(kv, ids[:7])])
+        flat.forward([(kv, ids[:7], None)])
         kv.commit(ids[:7])
-        got = flat.logits(flat.forward([(kv, ids[7:])]))[0].float()
+        got = flat.logits(flat.forward([(kv, ids[7:], None)]))[0].float()
     if nn.functional.cosine_similarity(expected, got, dim=0) < 0.99:
         raise ModelError(
             f"{type(model).__name__} does not run right on this engine; take a model of a plain architecture, "

@@ -32,6 +32,12 @@ _VARIABLES: Mapping[str, frozenset[str]] = {
     "actions": _BOT,
     "context.private": _BOT | {"user_name", "user_id"},
     "context.group": _BOT | {"group_name", "group_id"},
+    "guide": frozenset(),
+    "nothing": frozenset(),
+    "lead": frozenset(),
+    "summary": frozenset({"text"}),
+    "extract": _BOT,
+    "compare": frozenset(),
 }
 """The parts of a prompt file, and the variables that each may use."""
 _ORDERED = ("persona", "rules", "output", "actions", "context")
@@ -73,6 +79,10 @@ class Prompts:
         # Names come from other people: they stay on one line.
         values = {name: clean_name(value) for name, value in variables.items()}
         return "\n\n".join(text for part in texts if (text := part.format_map(values).strip()))
+
+    def phrase(self, name: str, **variables: str) -> str:
+        """A part that is no part of the system prompt. variables: all that it may use; put in as they are."""
+        return self.parts[name].format_map(variables).strip()
 
 
 def _read(path: Path) -> str:

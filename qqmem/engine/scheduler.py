@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from qqmem.engine.generation import Generation
-from qqmem.engine.types import Row
+from qqmem.engine.types import TURN, Row
 
 
 def plan(generations: Sequence[Generation], prefill_chunk: int) -> list[tuple[int, Row]]:
     """The rows of one step, each with the index of its generation.
 
-    Everyone who writes gets one token. What is left of `prefill_chunk` is shared by those who still read their
-    prompt, a person's turn before background work, first come first served; so a long prompt delays the others by
-    one chunk at most, and one step is never longer than `prefill_chunk` tokens plus the batch.
+    Everyone who writes gets one token. What is left of `prefill_chunk` is shared by those who have more to read, a
+    prompt or a memory, first come first served; so a long prompt delays the others by one chunk at most, and one step
+    is never longer than `prefill_chunk` tokens plus the batch. While somebody waits for a turn, background work reads
+    nothing: a token of its own costs the others next to nothing, a chunk would.
     """
-    rows = [(i, generation.row(1)) for i, generation in enumerate(generations) if not generation.prefilling]
+    going = [(i, generation) for i, generation in enumerate(generations) if not generation.is_waiting]
+    rows = [(i, generation.row(1)) for i, generation in going if len(generation.pending) == 1]
     room = prefill_chunk - len(rows)
-    reading = [(i, generation) for i, generation in enumerate(generations) if generation.prefilling]
-    for i, generation in sorted(reading, key=lambda pair: pair[1].request.priority):
+    reading = [(i, generation) for i, generation in going if len(generation.pending) > 1]
+    if any(generation.request.priority == TURN for _, generation in going):
+        reading = [(i, generation) for i, generation in reading if generation.request.priority == TURN]
+    for i, generation in reading:
         if room <= 0:
             break
         row = generation.row(room)

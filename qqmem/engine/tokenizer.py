@@ -12,6 +12,8 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from qqmem.engine.recall import RECALL
+from qqmem.engine.types import RecallTokens
 from qqmem.errors import ModelError
 
 _PLACE = re.compile("\ue000(\\d+)\ue001")
@@ -24,14 +26,17 @@ class ChatTokenizer:
     The template is rendered over placeholders and cut there: its own parts are encoded with control tokens, the
     contents by a second tokenizer that has none. `apply_chat_template` alone would take a typed `<|im_end|>` at
     its word.
+
+    rows: of the model's embedding; the tokens of recalls are put on rows that no token uses yet, if there are any.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rows: int = 0) -> None:
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ModelError("This model has no fast tokenizer (tokenizer.json); take one that has.")
         if not tokenizer.chat_template:
             raise ModelError("This model has no chat template, so it cannot chat; take an instruct or chat model.")
         self._tokenizer = tokenizer
+        self._recall = _add_recall(tokenizer, rows)
         self._plain = _without_added_tokens(tokenizer.backend_tokenizer)
         self._encode_template = lru_cache(maxsize=1024)(self._encode_control)
         opening = self._rendered([("user", "?")])[-1]
@@ -41,6 +46,11 @@ class ChatTokenizer:
     def thinks(self) -> bool:
         """Whether the chat template opens the assistant's turn with thinking."""
         return self._thinks
+
+    @property
+    def recall(self) -> RecallTokens | None:
+        """The tokens of recalls; None for a model that has no rows for them."""
+        return self._recall
 
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text: no control token comes out, whatever it says."""
@@ -89,6 +99,17 @@ class StreamDecoder:
         text: str = self._tokenizer.decode(self._unfinished, skip_special_tokens=True)
         self._unfinished.clear()
         return text
+
+
+def _add_recall(tokenizer: PreTrainedTokenizerFast, rows: int) -> RecallTokens | None:
+    """Never resizes the matrix: a released model and an adapter fit its size."""
+    highest = max(tokenizer.get_vocab().values())
+    if not all(token in tokenizer.get_vocab() for token in RECALL):
+        if highest + len(RECALL) >= rows:
+            return None
+        tokenizer.add_special_tokens({"additional_special_tokens": list(RECALL)}, replace_extra_special_tokens=False)
+    tokens = RecallTokens(*(tokenizer.get_vocab()[token] for token in RECALL))
+    return tokens if max(tokens) < rows else None
 
 
 def _without_added_tokens(tokenizer: FastTokenizer) -> FastTokenizer:

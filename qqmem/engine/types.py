@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-Channel = Literal["think", "reply", "action"]
-"""think: not for the reader of the reply. action: the body of an `<action>` element."""
+import numpy as np
+from numpy.typing import NDArray
+
+Channel = Literal["think", "memory", "reply", "action"]
+"""think: not for the reader of the reply. memory: a recalled text. action: the body of an `<action>` element."""
+
+Vector = NDArray[np.float32]
+"""[hidden] of the model."""
+
+Mode = Literal["spliced", "decoded", "none"]
+"""How a memory came in: its stored text was read, or written by the model and found equal; or there was none."""
 
 FinishReason = Literal["stop", "length", "time"]
 """stop: the model ended its turn, or wrote a stop string. length: out of tokens. time: out of time."""
@@ -37,6 +46,51 @@ class Sampling:
     seed: int | None = None
 
 
+class RecallTokens(NamedTuple):
+    """Ids of `<recall>`, `</recall>` and `<|memory_pad|>`."""
+
+    open: int
+    close: int
+    pad: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The model asks for a memory. query: the head's projection of its state. written: its turn so far."""
+
+    query: Vector
+    written: str
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The memory that fits. value: a unit vector of the model's space, None if it has none yet.
+
+    decodable: the model may write the text itself from the vector, as long as it writes just this text.
+    """
+
+    text: str
+    value: Vector | None
+    decodable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Recalling:
+    """How a request recalls. A prompt that ends in `<recall>` opens with a recall.
+
+    find: awaited by whoever reads the stream. limit: most recalls. sampled: the model may ask by itself.
+    nothing: what it reads when nothing is found.
+    after, after_nothing: text that is forced behind the recall with which the prompt ends.
+    """
+
+    find: Callable[[Ask], Awaitable[Found | None]]
+    nothing: str
+    limit: int = 3
+    sampled: bool = True
+    after: str = ""
+    after_nothing: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """One text to write.
@@ -47,6 +101,8 @@ class Request:
     stop: strings that end the text and are not part of it.
     channel: where the text begins; "think" if the prompt has already opened the thinking.
     time_limit: seconds from submission, waiting included.
+    recall: None writes without memories.
+    wants: "state" writes nothing, and yields the hidden state of the prompt's last token.
     """
 
     prompt: tuple[int, ...]
@@ -57,6 +113,8 @@ class Request:
     channel: Channel = "reply"
     priority: int = TURN
     time_limit: float = float("inf")
+    recall: Recalling | None = None
+    wants: Literal["text", "state"] = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +124,20 @@ class Piece:
     text: str
     channel: Channel
     n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """A recall is over; the text of the memory came before it, on channel "memory"."""
+
+    mode: Mode
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The hidden state that a request wants."""
+
+    vector: Vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +167,10 @@ class Finish:
     timing: Timing
 
 
+Item = Piece | Recalled | State | Finish
+"""What a stream yields."""
+
+
 class Detokenizer(Protocol):
     """Turns the tokens of one text into whole characters."""
 
@@ -113,6 +189,11 @@ class Tokenizer(Protocol):
     @property
     def thinks(self) -> bool:
         """Whether the model's own chat template opens its turn with thinking."""
+        ...
+
+    @property
+    def recall(self) -> RecallTokens | None:
+        """The tokens of recalls; None for a model that has no room for them."""
         ...
 
     def encode(self, text: str) -> list[int]:
@@ -138,13 +219,23 @@ class Running(Protocol):
         ...
 
 
+Want = Literal["nothing", "token", "likeliest", "query", "state"]
+"""token: sampled. likeliest: greedy, and the sampler takes no notice. query: the state, through the query head."""
+
+
 @dataclass(slots=True)
 class Row:
-    """The share of one sequence in a step: `tokens` follow what is cached; `sample` asks for the next one."""
+    """The share of one sequence in a step: `tokens` follow what is cached.
+
+    want: what is asked of the last of them. banned: tokens that may not come next.
+    value: a unit vector that the first token takes as its input embedding, scaled to the model's own.
+    """
 
     running: Running
     tokens: Sequence[int]
-    sample: bool = True
+    want: Want = "token"
+    banned: Sequence[int] = ()
+    value: Vector | None = None
 
 
 class Model(Protocol):
@@ -156,6 +247,11 @@ class Model(Protocol):
     @property
     def max_context(self) -> int:
         """Most tokens of prompt and reply together."""
+        ...
+
+    @property
+    def hidden_size(self) -> int:
+        """Of its hidden states."""
         ...
 
     @property
@@ -172,8 +268,8 @@ class Model(Protocol):
         """Begin a sequence, behind the longest prefix that a kept KV cache shares with the prompt."""
         ...
 
-    def step(self, rows: Sequence[Row]) -> list[int | None]:
-        """One forward for all rows. Returns the sampled token of each row, None where none was asked.
+    def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
+        """One forward for all rows. Returns what each row wants: a token, a vector, or None.
 
         When it raises, no row has advanced: each may be tried again by itself.
         """

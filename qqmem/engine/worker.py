@@ -11,68 +11,33 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 from qqmem.engine.generation import Generation, expired
+from qqmem.engine.inbox import Answer, Call, Command, Stop, Ticket, post, settle_future
 from qqmem.engine.scheduler import plan
-from qqmem.engine.types import Finish, Model, Piece, Request, Row, Stats
+from qqmem.engine.types import (
+    BACKGROUND,
+    TURN,
+    Ask,
+    Finish,
+    Found,
+    Item,
+    Model,
+    Recalling,
+    Request,
+    Row,
+    State as HiddenState,
+    Stats,
+    Vector,
+)
 from qqmem.errors import EngineStopped
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 State = Literal["loading", "ready", "failed", "stopped"]
-
-
-@dataclass(eq=False)
-class _Ticket:
-    """One request in flight: written by the worker, read by one coroutine."""
-
-    request: Request
-    loop: asyncio.AbstractEventLoop
-    submitted: float
-    # As deep as a reply has tokens, so max_new_tokens bounds it.
-    outbox: asyncio.Queue[list[Piece | Finish] | Exception] = field(default_factory=asyncio.Queue)
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def deadline(self) -> float:
-        return self.submitted + self.request.time_limit
-
-    def post(self, items: list[Piece | Finish] | Exception) -> None:
-        _post(self.loop, self.outbox.put_nowait, items)
-
-
-@dataclass(frozen=True)
-class _Call:
-    fn: Callable[[Model], Any]
-    future: asyncio.Future[Any]
-
-    def settle(self, result: Any, error: BaseException | None) -> None:
-        _post(self.future.get_loop(), _settle, self.future, result, error)
-
-
-class _Stop:
-    """Ends the thread once everything queued before it has been taken."""
-
-
-_Command = _Ticket | _Call | _Stop
-
-
-def _post(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: object) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is listening any more
-        loop.call_soon_threadsafe(fn, *args)
-
-
-def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if future.done():  # the awaiter was cancelled
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 class Engine:
@@ -83,7 +48,8 @@ class Engine:
     thread.
 
     load: called on the worker thread; what it returns is never touched by another.
-    max_batch: replies written at the same time. prefill_chunk: prompt tokens read in one step, over all replies.
+    max_batch: replies written at the same time; one background request may run beside them.
+    prefill_chunk: prompt tokens read in one step, over all replies.
     """
 
     def __init__(self, load: Callable[[], Model], *, max_batch: int = 4, prefill_chunk: int = 256) -> None:
@@ -92,9 +58,9 @@ class Engine:
         self._load = load
         self._max_batch = max_batch
         self._prefill_chunk = prefill_chunk
-        self._inbox: queue.SimpleQueue[_Command] = queue.SimpleQueue()
-        self._waiting: list[_Ticket] = []
-        self._running: dict[_Ticket, Generation] = {}
+        self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
+        self._waiting: list[Ticket] = []
+        self._running: dict[Ticket, Generation] = {}
         self._thread = threading.Thread(target=self._run, name="model-worker")
 
     async def __aenter__(self) -> Engine:
@@ -107,7 +73,7 @@ class Engine:
     async def __aexit__(self, *_: object) -> None:
         if self.state != "failed":
             self.state = "stopped"
-        self._inbox.put(_Stop())
+        self._inbox.put(Stop())
         joined = self._loop.run_in_executor(None, self._thread.join)
         try:
             await asyncio.shield(joined)
@@ -125,12 +91,13 @@ class Engine:
         """Return the error when loading has failed or the thread has crashed; until then, wait."""
         return await asyncio.shield(self._failed)
 
-    async def stream(self, request: Request) -> AsyncGenerator[Piece | Finish, None]:
+    async def stream(self, request: Request) -> AsyncGenerator[Item, None]:
         """Yield the pieces of one text and, last, its Finish. Closing the iterator cancels the request.
 
+        Whoever reads the stream also looks for the memories that the model asks for (Request.recall).
         Raises EngineError, or what the model raised for this request.
         """
-        ticket = _Ticket(request, self._loop, time.monotonic())
+        ticket = Ticket(request, self._loop, time.monotonic())
         self._submit(ticket)
         try:
             while True:
@@ -138,19 +105,44 @@ class Engine:
                 if isinstance(items, Exception):
                     raise items
                 for item in items:
+                    if isinstance(item, Ask):
+                        assert request.recall is not None, "nobody else asks"
+                        await self._look_up(ticket, request.recall, item)
+                        continue
                     yield item
                     if isinstance(item, Finish):
                         return
         finally:
             ticket.cancelled.set()
+            self._inbox.put(Answer(ticket, None))  # wakes a thread that waits for nothing but this reader's answer
+
+    async def encode(self, prompt: Sequence[int], priority: int = BACKGROUND) -> Vector:
+        """The hidden state of the prompt's last token, after the final norm: [hidden]. Raises as `stream` does."""
+        request = Request(tuple(prompt), 1, priority=priority, wants="state")
+        async with contextlib.aclosing(self.stream(request)) as items:
+            async for item in items:
+                if isinstance(item, HiddenState):
+                    return item.vector
+        raise EngineStopped("The model had no time for this.")
 
     async def call(self, fn: Callable[[Model], T]) -> T:
         """Run `fn(model)` on the worker thread between two steps."""
         future: asyncio.Future[T] = self._loop.create_future()
-        self._submit(_Call(fn, future))
+        self._submit(Call(fn, future))
         return await future
 
-    def _submit(self, command: _Command) -> None:
+    async def _look_up(self, ticket: Ticket, recall: Recalling, ask: Ask) -> None:
+        """Find what a request asks for, within its time. It goes on without, whatever happens."""
+        found = None
+        left = None if ticket.deadline == float("inf") else ticket.deadline - time.monotonic()
+        try:
+            async with asyncio.timeout(left):
+                found = await recall.find(ask)
+        except Exception:
+            log.exception("a memory could not be looked for; the reply goes on without")
+        self._inbox.put(Answer(ticket, found))
+
+    def _submit(self, command: Command) -> None:
         if self.state in ("stopped", "failed"):
             raise EngineStopped("The model is not running; try again when the service has started again.")
         self._inbox.put(command)
@@ -162,11 +154,11 @@ class Engine:
             model = self._load()
         except BaseException as error:
             self._fail(error)
-            _post(self._loop, _settle, self._ready, None, error)
+            post(self._loop, settle_future, self._ready, None, error)
             return
         if self.state == "loading":
             self.state = "ready"
-        _post(self._loop, _settle, self._ready, model, None)
+        post(self._loop, settle_future, self._ready, model, None)
         try:
             while self._take(model):
                 self._reap(model)
@@ -184,37 +176,55 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         self.state = "failed"
-        _post(self._loop, _settle, self._failed, error, None)
+        post(self._loop, settle_future, self._failed, error, None)
         self._abandon()
 
     def _abandon(self) -> None:
         """Tell everyone who still waits that nothing will come."""
         stopped = EngineStopped("The model has stopped before the reply was finished.")
         for command in [*self._running, *self._waiting, *self._drain()]:
-            if isinstance(command, _Ticket):
+            if isinstance(command, Ticket):
                 command.post(stopped)
-            elif isinstance(command, _Call):
+            elif isinstance(command, Call):
                 command.settle(None, stopped)
 
-    def _drain(self) -> Iterator[_Command]:
+    def _drain(self) -> Iterator[Command]:
         while not self._inbox.empty():
             yield self._inbox.get()
 
     def _take(self, model: Model) -> bool:
-        """Take all commands, blocking only when there is nothing to write. False when told to stop."""
+        """Take all commands, blocking only when there is nothing to do. False when told to stop."""
         going_on = True
-        idle = not (self._running or self._waiting)
-        for command in (self._inbox.get(),) if idle else self._drain():
+        for command in (self._inbox.get(),) if self._is_idle() else self._drain():
             match command:
-                case _Stop():
+                case Stop():
                     going_on = False
-                case _Call(fn):
+                case Call(fn):
                     self._answer(command, fn, model)
-                case _Ticket():
+                case Answer(ticket, found) if ticket in self._running and self._running[ticket].is_waiting:
+                    self._go_on(model, ticket, found)
+                case Ticket():
                     self._waiting.append(command)
         return going_on
 
-    def _answer(self, call: _Call, fn: Callable[[Model], Any], model: Model) -> None:
+    def _go_on(self, model: Model, ticket: Ticket, found: Found | None) -> None:
+        try:
+            items = self._running[ticket].answer(found)
+        except Exception as error:  # a text that has no tokens
+            self._drop(model, ticket, error)
+        else:
+            self._pass_on(model, ticket, items)
+
+    def _is_idle(self) -> bool:
+        at_rest = all(generation.is_waiting for generation in self._running.values())
+        return at_rest and not any(map(self._has_place, self._waiting))
+
+    def _has_place(self, ticket: Ticket) -> bool:
+        """Whether a request may begin. A background one has a place of its own, and never takes another's."""
+        same = [one for one in self._running if one.request.priority == ticket.request.priority]
+        return len(same) < (self._max_batch if ticket.request.priority == TURN else 1)
+
+    def _answer(self, call: Call, fn: Callable[[Model], Any], model: Model) -> None:
         try:
             result = fn(model)
         except Exception as error:  # the caller's own function: its error is the caller's
@@ -240,10 +250,11 @@ class Engine:
                 ticket.post([expired(ticket.request, ticket.submitted, now)])
 
     def _admit(self, model: Model) -> None:
-        self._waiting.sort(key=lambda ticket: ticket.request.priority)  # stable: first come, first served
-        while self._waiting and len(self._running) < self._max_batch:
+        # Stable: first come, first served, but a person before background work.
+        for ticket in sorted(self._waiting, key=lambda ticket: ticket.request.priority):
+            if not self._has_place(ticket):
+                continue
             # A ticket leaves the line when it is told or runs: a crash in between must find it.
-            ticket = self._waiting[0]
             try:
                 now = time.monotonic()
                 self._running[ticket] = Generation.start(ticket.request, model, ticket.submitted, now)
@@ -258,7 +269,7 @@ class Engine:
         if not rows:
             return
         try:
-            tokens: list[int | None] = model.step([row for _, row in rows])
+            brought = model.step([row for _, row in rows])
         except Exception as error:
             if len(rows) > 1:  # find out whose fault it is
                 for index, row in rows:
@@ -266,28 +277,29 @@ class Engine:
                 return
             self._drop(model, tickets[rows[0][0]], error)
             return
-        for (index, row), token in zip(rows, tokens, strict=True):
-            self._deliver(model, tickets[index], row, token)
+        for (index, row), got in zip(rows, brought, strict=True):
+            self._deliver(model, tickets[index], row, got)
         self.stats.steps += 1
 
-    def _step_alone(self, model: Model, ticket: _Ticket, row: Row) -> None:
+    def _step_alone(self, model: Model, ticket: Ticket, row: Row) -> None:
         try:
-            (token,) = model.step([row])
+            (got,) = model.step([row])
         except Exception as error:
             self._drop(model, ticket, error)
         else:
-            self._deliver(model, ticket, row, token)
+            self._deliver(model, ticket, row, got)
 
-    def _deliver(self, model: Model, ticket: _Ticket, row: Row, token: int | None) -> None:
+    def _deliver(self, model: Model, ticket: Ticket, row: Row, got: int | Vector | None) -> None:
+        self._pass_on(model, ticket, self._running[ticket].advance(row, got, time.monotonic()))
+
+    def _pass_on(self, model: Model, ticket: Ticket, items: Sequence[Item | Ask]) -> None:
         generation = self._running[ticket]
-        now = time.monotonic()
-        items = generation.advance(row, token, now)
         if generation.reason is not None:
-            self._finish(model, ticket, [*items, *generation.finish(generation.reason, now)])
+            self._finish(model, ticket, [*items, *generation.finish(generation.reason, time.monotonic())])
         elif items:
-            ticket.post([*items])
+            ticket.post(items)
 
-    def _finish(self, model: Model, ticket: _Ticket, items: list[Piece | Finish]) -> None:
+    def _finish(self, model: Model, ticket: Ticket, items: Sequence[Item | Ask]) -> None:
         usage = self._running[ticket].usage
         self.stats.finished += 1
         self.stats.prompt_tokens += usage.prompt
@@ -296,14 +308,14 @@ class Engine:
         self._end(model, ticket)
         ticket.post(items)
 
-    def _drop(self, model: Model, ticket: _Ticket, error: Exception) -> None:
+    def _drop(self, model: Model, ticket: Ticket, error: Exception) -> None:
         log.error("a request has failed", exc_info=error)
         self.stats.failed += 1
         model.release(self._running[ticket].running, None)
         del self._running[ticket]
         ticket.post(error)
 
-    def _end(self, model: Model, ticket: _Ticket) -> None:
+    def _end(self, model: Model, ticket: Ticket) -> None:
         # Released first: if that crashes the thread, the ticket is still there to be told.
         model.release(self._running[ticket].running, ticket.request.conversation)
         self.stats.kv_bytes = model.kv_bytes

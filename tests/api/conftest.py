@@ -20,10 +20,10 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from qqmem.api.state import State
 from qqmem.app import Server, create_app
-from qqmem.engine.types import Model, Row
+from qqmem.engine.types import Model, Row, Vector
 from qqmem.errors import NotFound
-from qqmem.history import Message, Turn
-from qqmem.settings import Chat, Generation, Server as ServerSettings, Settings
+from qqmem.records import Message, Turn
+from qqmem.settings import Chat, Generation, Memory, Recall, Server as ServerSettings, Settings
 from tests.fakes_engine import END, CharDetokenizer, CharTokenizer, Recital, ScriptedModel
 
 HOLD = END + 100
@@ -52,16 +52,14 @@ class _HeldModel(ScriptedModel):
 
     permits: threading.Semaphore
 
-    def step(self, rows: Sequence[Row]) -> list[int | None]:
+    def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
         time.sleep(0.001)
         return super().step(rows)
 
-    def _advance(self, row: Row) -> int | None:
-        if row.sample and not self.permits.acquire(blocking=False):
-            recital = row.running
-            assert isinstance(recital, Recital)
-            written = recital.length + len(row.tokens) - len(recital.request.prompt)
-            recital.script.insert(written, HOLD)
+    def _advance(self, row: Row) -> int | Vector | None:
+        if row.want == "token" and not self.permits.acquire(blocking=False):
+            assert isinstance(row.running, Recital)
+            row.running.script.insert(0, HOLD)
         return super()._advance(row)
 
 
@@ -199,6 +197,8 @@ def make_settings(
         chat=Chat(**{"merge_window": 0.0, **(chat or {})}),
         generation=Generation(**{"max_new_tokens": 50_000, **(generation or {})}),
         server=ServerSettings(**{"drain_seconds": 5.0, **(server or {})}),
+        memory=Memory(encoder="none"),
+        recall=Recall(trigger="off"),
     )
 
 

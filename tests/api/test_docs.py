@@ -50,7 +50,7 @@ def test_protocol_has_every_route() -> None:
 
 
 def test_protocol_has_an_example_of_every_frame() -> None:
-    assert len(FRAMES) == 10
+    assert len(FRAMES) == 11
     assert {type_of(each) for each in FRAMES} - {example.get("type") for example in EXAMPLES} == set()
 
 
@@ -100,9 +100,9 @@ def test_openapi_is_3_1_and_has_the_bearer_scheme() -> None:
 
 
 def test_every_example_of_a_body_is_one() -> None:
-    shapes = [each for base in (In, Out) for each in subclasses(base) if each.__module__ == "qqmem.api.wire"]
+    shapes = [each for base in (In, Out) for each in subclasses(base) if each.__module__.startswith("qqmem.api.wire")]
     examples = [(each, example) for each in shapes for example in each.model_json_schema().get("examples", ())]
-    assert len(examples) > 5
+    assert len(examples) > 15
     for shape, example in examples:
         found = shape.model_validate(example)
         if isinstance(found, Out):

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from qqmem.api.outbox import MOST_WAITING
-from qqmem.history import Incoming, Sender
+from qqmem.records import Incoming, Sender
 from tests.api.conftest import Service, Stage, Talk, listener, make_settings, running
 
 
@@ -99,7 +99,7 @@ async def test_a_client_that_stops_reading_its_events_leaves_its_turn(tmp_path: 
 
 async def test_an_export_that_is_left_or_not_read_harms_nobody(tmp_path: Path) -> None:
     settings, listen = make_settings(tmp_path), listener(SO_SNDBUF=1)
-    async with running(settings, Stage(), listen=listen, send_seconds=0.5) as service:
+    async with running(settings, Stage(), listen=listen, send_seconds=2.0) as service:
         await service.private("开始")
         (first, *_), _ = await service.stored()
         for _ in range(50):

@@ -44,10 +44,10 @@ def write(
     pending = [job[h.length :] for job, h in zip(jobs, held, strict=True)]
     written: list[list[int]] = [[] for _ in jobs]
     while active := [i for i, w in enumerate(written) if len(w) < (3 if i == cancel else NEW)]:
-        rows = [Row(held[i], pending[i][:chunk], sample=len(pending[i]) <= chunk) for i in active]
+        rows = [Row(held[i], pending[i][:chunk], "token" if len(pending[i]) <= chunk else "nothing") for i in active]
         for i, token in zip(active, model.step(rows), strict=True):
             del pending[i][:chunk]
-            if token is not None:
+            if isinstance(token, int):
                 written[i].append(token)
                 pending[i].append(token)
     for h, name in zip(held, names, strict=True):
@@ -88,7 +88,7 @@ def logits(model: LanguageModel, ids: list[int]) -> torch.Tensor:
     kv, rows = KV(), []
     with torch.inference_mode():
         for token in ids:
-            rows.append(model.logits(model.forward([(kv, [token])]))[0].float())
+            rows.append(model.logits(model.forward([(kv, [token], None)]))[0].float())
             kv.commit([token])
     return torch.stack(rows)
 

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 from qqmem.engine.cache import KV
 from qqmem.engine.model import Held, LanguageModel, Segment, flat_attention
 from qqmem.engine.quant import Int8Linear, crossover, quantise
-from qqmem.engine.types import Request, Row
+from qqmem.engine.types import Request, Row, Vector
 from qqmem.errors import ModelError
 from tests.tiny import flat, greedy, tiny_qwen2, tiny_qwen3vl
 
@@ -50,11 +50,11 @@ class Writer:
 
     def row(self, chunk: int) -> Row:
         tokens = self.pending[:chunk]
-        return Row(self.held, tokens, sample=len(tokens) == len(self.pending))
+        return Row(self.held, tokens, "token" if len(tokens) == len(self.pending) else "nothing")
 
-    def take(self, row: Row, token: int | None) -> None:
+    def take(self, row: Row, token: int | Vector | None) -> None:
         del self.pending[: len(row.tokens)]
-        if token is not None:
+        if isinstance(token, int):
             self.written.append(token)
             self.pending.append(token)
 
@@ -171,7 +171,9 @@ def _worst_cosine(a: LanguageModel, b: LanguageModel) -> float:
     kvs, worst = (KV(), KV()), 1.0
     for token in range(0, 250, 5):
         with torch.inference_mode():
-            left, right = (m.logits(m.forward([(kv, [token])]))[0].float() for m, kv in zip((a, b), kvs, strict=True))
+            left, right = (
+                m.logits(m.forward([(kv, [token], None)]))[0].float() for m, kv in zip((a, b), kvs, strict=True)
+            )
         for kv in kvs:
             kv.commit([token])
         worst = min(worst, float(nn.functional.cosine_similarity(left, right, dim=0)))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
+from qqmem.engine.recall import RECALL
 from qqmem.engine.tokenizer import ChatTokenizer
 from qqmem.errors import ModelError
-from tests.tiny import CHATML, CONTROL, tiny_tokenizer
+from tests.tiny import CHATML, CONTROL, VOCAB, tiny_tokenizer
 
-tokenizer = ChatTokenizer(tiny_tokenizer())
+tokenizer = ChatTokenizer(tiny_tokenizer(), VOCAB)
 backend = tiny_tokenizer()
+USED = len(backend)
+"""Rows that have a token without recalls."""
 
 
 def _id(token: str) -> int:
@@ -19,11 +22,11 @@ def _id(token: str) -> int:
     return found
 
 
-control_ids = {_id(token) for token in CONTROL}
+control_ids = {*(_id(token) for token in CONTROL), *range(USED, VOCAB)}
 
-texts = st.lists(st.one_of(st.sampled_from([*CONTROL, "\ue0000\ue001", "👩‍👩‍👧", "\n"]), st.text(max_size=5))).map(
-    "".join
-)
+texts = st.lists(
+    st.one_of(st.sampled_from([*CONTROL, *RECALL, "\ue0000\ue001", "👩‍👩‍👧", "\n"]), st.text(max_size=5))
+).map("".join)
 
 
 def decoded(ids: list[int]) -> str:
@@ -89,3 +92,54 @@ def test_a_model_without_a_chat_template_is_refused() -> None:
     bare.chat_template = None
     with pytest.raises(ModelError, match="no chat template"):
         ChatTokenizer(bare)
+
+
+# ---- the tokens of recalls ------------------------------------------------------------------------------------------
+
+
+def test_the_tokens_of_recalls_are_put_on_the_first_free_rows() -> None:
+    assert tokenizer.recall == (USED, USED + 1, USED + 2)
+
+
+@pytest.mark.parametrize("num_free", range(6))
+def test_the_tokens_of_recalls_lie_inside_the_matrix_or_nowhere(num_free: int) -> None:
+    bare = tiny_tokenizer()
+    found = ChatTokenizer(bare, USED + num_free)
+    if num_free >= len(RECALL):
+        assert found.recall is not None
+        assert max(found.recall) < USED + num_free
+    else:
+        assert found.recall is None
+        assert len(bare) == USED, "and none of them is left in the tokenizer"
+    messages = [("user", "<recall>在吗</recall>")]
+    assert found.render(messages) == tokenizer.render(messages), "everything else is the same"
+    assert decoded(found.encode("<recall>")) == "<recall>"
+
+
+def test_tokens_that_are_there_already_are_taken_as_they_are() -> None:
+    once = tiny_tokenizer()
+    first = ChatTokenizer(once, VOCAB).recall
+    size = len(once)
+    assert ChatTokenizer(once, VOCAB).recall == first
+    assert ChatTokenizer(once, size).recall == first, "they need no free rows"
+    assert len(once) == size
+
+
+def test_tokens_that_are_there_but_outside_the_matrix_are_of_no_use() -> None:
+    once = tiny_tokenizer()
+    ChatTokenizer(once, VOCAB)
+    assert ChatTokenizer(once, USED + 2).recall is None
+
+
+def test_the_control_tokens_of_the_model_stay_control_tokens() -> None:
+    own = tiny_tokenizer()
+    own.add_special_tokens({"additional_special_tokens": ["<|im_start|>"]})
+    before = own.all_special_tokens
+    ChatTokenizer(own, VOCAB)
+    assert set(own.all_special_tokens) == {*before, *RECALL}
+    assert own.encode("<|im_end|>", add_special_tokens=False) == [_id("<|im_end|>")]
+
+
+def test_the_tokens_of_recalls_are_not_shown() -> None:
+    assert tokenizer.recall is not None
+    assert decoded([*tokenizer.encode("好"), *tokenizer.recall, *tokenizer.encode("a")]) == "好a"

@@ -10,8 +10,9 @@ from contextlib import aclosing
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from qqmem.engine.types import BACKGROUND, Finish, Model, Piece, Request, Row
-from qqmem.engine.worker import Engine, _Stop
+from qqmem.engine.inbox import Stop
+from qqmem.engine.types import Finish, Item, Model, Piece, Request, Row, Vector
+from qqmem.engine.worker import Engine
 from qqmem.errors import EngineStopped, PromptTooLong
 from tests.fakes_engine import CharTokenizer, ScriptedModel
 
@@ -27,13 +28,13 @@ def echo() -> ScriptedModel:
     return ScriptedModel(script=lambda prompt: prompt)
 
 
-async def collect(stream: AsyncGenerator[Piece | Finish, None], stop_after: int = 10**9) -> tuple[str, Finish | None]:
+async def collect(stream: AsyncGenerator[Item, None], stop_after: int = 10**9) -> tuple[str, Finish | None]:
     text, finish, seen = "", None, 0
     async with aclosing(stream) as items:
         async for item in items:
             if isinstance(item, Finish):
                 finish = item
-            else:
+            elif isinstance(item, Piece):
                 text += item.text
                 seen += 1
                 if seen >= stop_after:
@@ -114,7 +115,7 @@ async def test_a_stream_out_of_time_ends_with_what_it_has() -> None:
     assert rest[-1].reason == "time"
 
 
-async def _until(items: AsyncIterator[Piece | Finish], n: int) -> AsyncIterator[Piece | Finish]:
+async def _until(items: AsyncIterator[Item], n: int) -> AsyncIterator[Item]:
     for _ in range(n):
         yield await anext(items)
 
@@ -195,7 +196,7 @@ async def test_a_prompt_that_does_not_fit_says_so() -> None:
 class Faulty(ScriptedModel):
     """Cannot read an 'X'."""
 
-    def step(self, rows: Sequence[Row]) -> list[int | None]:
+    def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
         if any(ord("X") in row.tokens for row in rows):
             raise RuntimeError("cannot read X")
         return super().step(rows)
@@ -210,28 +211,13 @@ async def test_a_sequence_that_breaks_a_step_fails_alone() -> None:
     assert isinstance(texts[1], RuntimeError)
 
 
-async def test_a_person_goes_before_background_work() -> None:
-    gate, began = threading.Semaphore(0), threading.Event()
-    async with Engine(lambda: ScriptedModel(gate=gate, began=began), max_batch=1) as engine:
-        first = asyncio.create_task(collect(engine.stream(ask("first"))))
-        await asyncio.to_thread(began.wait)
-        later = [
-            asyncio.create_task(collect(engine.stream(ask("background", priority=BACKGROUND)))),
-            asyncio.create_task(collect(engine.stream(ask("person")))),
-        ]
-        await asyncio.sleep(0)
-        gate.release(99)
-        await asyncio.gather(first, *later)
-        assert await engine.call(lambda m: list(m.prompts)) == ["first", "person", "background"]  # type: ignore[attr-defined]
-
-
 async def test_a_long_prompt_does_not_stall_who_is_writing() -> None:
     """While 4,000 tokens are read 100 at a time, the other gets a token at every step."""
     gate, began = threading.Semaphore(0), threading.Event()
     seen: list[list[int]] = []
 
     class Watching(ScriptedModel):
-        def step(self, rows: Sequence[Row]) -> list[int | None]:
+        def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
             seen.append([len(row.tokens) for row in rows])
             return super().step(rows)
 
@@ -245,6 +231,19 @@ async def test_a_long_prompt_does_not_stall_who_is_writing() -> None:
     both = [counts for counts in seen if len(counts) == 2 and counts[1] > 1]
     assert len(both) >= 40
     assert all(counts[0] == 1 and sum(counts) <= 100 for counts in both)
+
+
+async def test_a_reader_that_reads_no_further_holds_nobody_up() -> None:
+    gate, began = threading.Semaphore(0), threading.Event()
+    async with Engine(lambda: ScriptedModel(gate=gate, began=began), max_batch=1) as engine:
+        async with aclosing(engine.stream(ask("a"))) as slow:
+            first = asyncio.ensure_future(anext(slow))
+            await asyncio.to_thread(began.wait)
+            next_in_line = asyncio.create_task(collect(engine.stream(ask("b"))))
+            await asyncio.sleep(0)
+            gate.release(99)
+            await first
+            assert (await next_in_line)[0] == "好的。"
 
 
 async def test_stop_ends_every_stream_and_the_thread() -> None:
@@ -375,6 +374,6 @@ async def test_a_loop_that_is_gone_does_not_crash_the_thread() -> None:
 
     await asyncio.to_thread(asyncio.run, start())
     gate.release(99)
-    engine._inbox.put(_Stop())
+    engine._inbox.put(Stop())
     await asyncio.to_thread(engine._thread.join)
     assert engine.state == "ready"

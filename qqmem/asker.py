@@ -1,0 +1,33 @@
+"""Asks the model a question that nobody waits for."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+from qqmem.engine.types import BACKGROUND, Finish, Piece, Request
+from qqmem.engine.worker import Engine
+from qqmem.memory.extract import Answer, Ask
+from qqmem.settings import Generation
+
+
+def asker(engine: Engine, generation: Generation) -> Ask:
+    """Ask(system, user) -> Answer, greedy and at low priority. Raises EngineError, or why the model was not loaded."""
+
+    async def ask(system: str, user: str) -> Answer:
+        tokenizer = (await engine.ready()).tokenizer
+        request = Request(
+            prompt=tuple(tokenizer.render([("system", system), ("user", user)])),
+            max_new_tokens=generation.max_new_tokens,
+            channel="think" if tokenizer.thinks else "reply",
+            priority=BACKGROUND,
+        )
+        text, complete = "", False
+        async with aclosing(engine.stream(request)) as stream:
+            async for item in stream:
+                if isinstance(item, Piece) and item.channel == "reply":
+                    text += item.text
+                elif isinstance(item, Finish):
+                    complete = item.reason == "stop"
+        return Answer(text, complete)
+
+    return ask

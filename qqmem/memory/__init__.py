@@ -1,0 +1,1 @@
+"""What is remembered: the store is the truth, the vectors are its address."""

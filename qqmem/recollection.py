@@ -1,0 +1,149 @@
+"""What one turn recalls: which memories may come into it, which one does, and what there was to choose from."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from qqmem.engine.prompt import clean_name
+from qqmem.engine.types import Ask, Found, Mode
+from qqmem.history import History
+from qqmem.memory.memories import Memories
+from qqmem.memory.pieces import words_of
+from qqmem.memory.scope import View
+from qqmem.memory.types import Hit, Query
+from qqmem.records import Message, Recall
+from qqmem.settings import Recall as Settings
+
+_SHOWN = 5
+"""Candidates that are kept for whoever asks why."""
+_CUE_CHARS = 100
+"""How much of what the model has just written says what it looks for."""
+_SECONDS = 5.0
+"""A reply waits no longer for its memory; a search takes some milliseconds."""
+
+_ME = re.compile(r"我|咱|俺|\b(?:i|me|my|mine)\b", re.I)
+
+
+class Recollections:
+    """Begins the recollection of each turn. chance: draws from [0, 1), for recall.temperature."""
+
+    def __init__(
+        self,
+        memories: Memories,
+        history: History,
+        settings: Settings,
+        *,
+        release: str = "",
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.settings = settings
+        self._memories = memories
+        self._history = history
+        self._release = release
+        self._chance = chance
+
+    async def begin(self, conversation: str, messages: Sequence[Message], visible: Collection[int]) -> Recollection:
+        """messages: those that the turn answers. visible: ids of those that its prompt shows, these among them.
+
+        What the prompt shows need not be recalled, and what was recalled a moment ago is not recalled again.
+        """
+        store = self._memories.store
+        known = await store.by_source(conversation, visible)
+        recent = await self._history.recalled(conversation, self.settings.cooldown)
+        opened = await store.choices("open") & {f"user:{message.sender.id}" for message in messages}
+        view = View.of(conversation, {party.removeprefix("user:") for party in opened})
+        without = {memory.id for memory in known} | recent
+        return Recollection(self._memories, self.settings, self._release, self._chance, view, messages, without)
+
+    async def used(self, recalls: Sequence[Recall]) -> None:
+        """Count the memories that came into a turn."""
+        if used := [recall.memory for recall in recalls if recall.memory is not None]:
+            await self._memories.store.used(used)
+
+
+class Recollection:
+    """The recalls of one turn. recalls: those that are over."""
+
+    def __init__(
+        self,
+        memories: Memories,
+        settings: Settings,
+        release: str,
+        chance: Callable[[], float],
+        view: View,
+        messages: Sequence[Message],
+        without: set[int],
+    ) -> None:
+        self.recalls: list[Recall] = []
+        self._memories = memories
+        self._settings = settings
+        self._release = release
+        self._chance = chance
+        self._view = view
+        self._asker = messages[-1].sender
+        self._asked = "\n".join(words_of(message.text) for message in messages)
+        self._without = without
+        self._cue = ""
+        self._hits: list[Hit] = []
+        self._chosen: Hit | None = None
+
+    async def is_called_for(self) -> bool:
+        """Whether a memory fits the messages themselves, before a word is written."""
+        return any(hit.fits for hit in await self._search(Query(self._asked)))
+
+    async def find(self, ask: Ask) -> Found | None:
+        """The memory that fits best what the model asks for."""
+        self._cue = ask.written.strip()[-_CUE_CHARS:]
+        self._hits, self._chosen = [], None
+        async with asyncio.timeout(_SECONDS):
+            self._hits = await self._search(Query(f"{self._cue}\n{self._asked}".strip(), ask.query))
+            self._chosen = self._choose([hit for hit in self._hits if hit.fits])
+            if self._chosen is None:
+                return None
+            memory = self._chosen.memory
+            self._without.add(memory.id)
+            decodable = bool(self._release) and memory.decodable == self._release
+            return Found(memory.told, await self._memories.value(memory.id), decodable)
+
+    def closed(self, mode: Mode) -> Recall:
+        """The recall that `find` began is over; so it is kept."""
+        chosen = self._chosen.memory.id if self._chosen is not None and mode != "none" else None
+        recall = Recall(self._cue, mode, chosen, tuple(_candidate(hit) for hit in self._hits[:_SHOWN]))
+        self.recalls.append(recall)
+        return recall
+
+    async def _search(self, query: Query) -> list[Hit]:
+        hits = await self._memories.search(query, self._view, 4 * _SHOWN, without=self._without, for_recall=True)
+        return sorted(hits, key=lambda hit: not (hit.fits and self._is_about(hit)))
+
+    def _is_about(self, hit: Hit) -> bool:
+        """Whether a memory is about whom the messages name: the one who asks by `I`, others by their names."""
+        memory = hit.memory
+        if memory.subject_id == self._asker.id:
+            return _ME.search(self._asked) is not None
+        name = clean_name(memory.speaker_name)
+        return bool(name) and memory.subject_id == memory.speaker_id and name in self._asked
+
+    def _choose(self, fitting: Sequence[Hit]) -> Hit | None:
+        """The best, or at a temperature one that is drawn."""
+        if not fitting or not self._settings.temperature:
+            return next(iter(fitting), None)
+        best = max(hit.score for hit in fitting)
+        weights = [math.exp((hit.score - best) / self._settings.temperature) for hit in fitting]
+        left = self._chance() * sum(weights)
+        for hit, weight in zip(fitting, weights, strict=True):
+            left -= weight
+            if left < 0:
+                return hit
+        return fitting[-1]
+
+
+def _candidate(hit: Hit) -> dict[str, Any]:
+    lanes = {lane: asdict(score) for lane, score in hit.lanes.items()}
+    return {"id": hit.memory.id, "score": hit.score, "fits": hit.fits, "lanes": lanes}

@@ -1,0 +1,191 @@
+"""What a turn recalls: who triggers it, what may come in, what is kept of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qqmem.chat import Token
+from qqmem.engine.types import Ask
+from qqmem.recollection import Recollections
+from qqmem.records import Incoming, Sender
+from qqmem.settings import Recall as RecallSettings
+from tests.mind import NOW, Mind, open_mind
+
+CAT = "小明的猫叫年糕"
+ASK = "小明的猫叫什么"
+
+
+def asking(prompt: str) -> str:
+    """Writes <recall> at once, and speaks when it is over."""
+    return "<recall>好的。"
+
+
+def shown(mind: Mind, channel: str) -> str:
+    return "".join(event.text for event in mind.events if isinstance(event, Token) and event.channel == channel)
+
+
+async def test_the_model_recalls_by_itself(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, asking, trigger="model") as mind:
+        memory = await mind.told(CAT)
+        end = await mind.ask(ASK)
+        assert (end.outcome, end.reply) == ("replied", "好的。")
+        assert shown(mind, "memory") == CAT
+        (recall,) = mind.recalls
+        assert (recall.memory, recall.mode, recall.cue) == (memory.id, "spliced", "")
+        (turn,) = await mind.history.turns("private:1", [1])
+        assert turn.end.recalls == (recall,)
+        assert {"text", "lexical"} <= recall.candidates[0]["lanes"].keys()
+
+
+async def test_a_turn_opens_with_a_recall_when_a_memory_fits(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score") as mind:
+        await mind.told(CAT)
+        end = await mind.ask(ASK)
+        assert mind.prompt.endswith("<think>\n我先回想一下：<recall>")
+        assert end.reply == "我记得，好的。"
+        assert shown(mind, "think").startswith("我先回想一下：")
+        assert [recall.mode for recall in mind.recalls] == ["spliced"]
+
+
+async def test_a_turn_opens_as_ever_when_nothing_fits(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score") as mind:
+        await mind.told(CAT)
+        end = await mind.ask("一加一等于几")
+        assert (end.reply, mind.recalls) == ("好的。", [])
+        assert "<recall>" not in mind.prompt
+
+
+async def test_a_model_that_thinks_goes_on_thinking_after_the_memory(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, lambda _: "想起来了</think>是年糕。", thinks=True, trigger="score") as mind:
+        await mind.told(CAT)
+        end = await mind.ask(ASK)
+        assert mind.prompt.endswith("⟨assistant⟩我先回想一下：<recall>")
+        assert end.reply == "是年糕。"
+        assert shown(mind, "think") == "我先回想一下：想起来了"
+
+
+async def test_score_alone_forbids_the_model_to_ask(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, asking, trigger="score") as mind:
+        end = await mind.ask("一加一等于几")
+        assert end.outcome == "failed", "the fake writes what is banned, and says so"
+
+
+@pytest.mark.parametrize(("trigger", "recalled"), [("off", 0), ("model", 0), ("score", 1), ("both", 1)])
+async def test_triggers(tmp_path: Path, trigger: str, recalled: int) -> None:
+    async with open_mind(tmp_path, trigger=trigger) as mind:
+        await mind.told(CAT)
+        await mind.ask(ASK)
+        assert len(mind.recalls) == recalled
+
+
+async def test_nothing_found_is_said_to_the_model_and_stored(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, asking, trigger="model") as mind:
+        await mind.told(CAT)
+        end = await mind.ask("一加一等于几")
+        assert end.reply == "好的。"
+        (recall,) = mind.recalls
+        assert (recall.mode, recall.memory) == ("none", None)
+        assert (await mind.history.turns("private:1", [1]))[0].end.recalls == (recall,)
+
+
+async def test_a_decodable_memory_is_written_by_the_model_and_checked(tmp_path: Path) -> None:
+    for by_heart, mode in ((CAT, "decoded"), ("小明的狗叫年糕", "spliced")):
+        options = {"by_heart": by_heart, "release": "0001", "trigger": "model"}
+        async with open_mind(tmp_path / mode, asking, **options) as mind:  # type: ignore[arg-type]
+            memory = await mind.told(CAT)
+            await mind.memories.store.set_decodable([memory.id], "0001")
+            await mind.ask(ASK)
+            assert [recall.mode for recall in mind.recalls] == [mode]
+            assert shown(mind, "memory") == CAT
+
+
+async def test_a_memory_made_under_another_release_is_spliced(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, asking, by_heart=CAT, release="0002", trigger="model") as mind:
+        memory = await mind.told(CAT)
+        await mind.memories.store.set_decodable([memory.id], "0001")
+        await mind.ask(ASK)
+        assert [recall.mode for recall in mind.recalls] == ["spliced"]
+
+
+async def test_the_same_memory_comes_once_a_turn_and_recalls_are_limited(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, lambda _: "<recall><recall><recall>好的。", trigger="model", max_per_turn=3) as mind:
+        cat, dog = await mind.told(CAT), await mind.told("小明的狗叫什么都好，叫豆豆")
+        await mind.ask(ASK)
+        assert mind.chosen == [cat.id, dog.id, None]
+
+
+async def test_a_memory_rests_for_some_turns(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score", cooldown=2) as mind:
+        cat = await mind.told(CAT)
+        for _ in range(4):
+            await mind.ask(ASK)
+        assert mind.chosen == [cat.id, cat.id], "in the first turn, and again after two others"
+
+
+async def test_what_the_prompt_shows_is_not_recalled(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score", chat={"history_tokens": 256}) as mind:
+        await mind.ask("我家的猫叫年糕，很能吃")
+        await mind.remember.settle()
+        await mind.ask("我家的猫叫什么，很能吃吧")
+        assert mind.recalls == []
+        for _ in range(4):
+            await mind.ask("说点别的" + "，今天天气很好" * 6)
+        await mind.ask("我家的猫叫什么，很能吃吧")
+        assert len(mind.recalls) == 1
+
+
+async def test_only_the_memory_that_came_in_counts_as_used(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score") as mind:
+        cat, other = await mind.told(CAT), await mind.told("小明的猫不爱洗澡")
+        await mind.ask(ASK)
+    async with open_mind(tmp_path) as mind:
+        found = {memory.id: memory.hits for memory in [await mind.memories.store.find(id) for id in (cat.id, other.id)]}
+        assert found == {cat.id: 1, other.id: 0}
+
+
+async def test_private_memories_stay_out_of_groups_unless_their_owner_allows_it(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score") as mind:
+        cat = await mind.told(CAT, "user:1")
+        await mind.ask(ASK, "group:9")
+        await mind.memories.store.set_choice("user:1", "open", True)
+        await mind.ask(ASK, "group:9", qq="2")
+        assert mind.recalls == [], "and then only in turns of their own"
+        await mind.ask(ASK, "group:9")
+        assert mind.chosen == [cat.id]
+
+
+async def test_who_says_i_is_answered_about_themselves(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score", cooldown=0) as mind:
+        named = {"kind": "message", "conversation": "group:9"}
+        ming = await mind.told("我的猫叫年糕", "member:1@9", **named)
+        more = {"subject_id": "2", "speaker_id": "2", "speaker_name": "小红"}
+        hong = await mind.told("我的猫叫团子", "member:2@9", **named | more)
+        for qq in ("1", "2"):
+            await mind.ask("我的猫叫什么", "group:9", qq)
+        await mind.ask("小红的猫叫什么", "group:9", "3")
+        assert mind.chosen == [ming.id, hong.id, hong.id]
+
+
+async def test_a_temperature_draws_among_those_that_fit(tmp_path: Path) -> None:
+    drawn = iter([0.0, 0.999])
+
+    async with open_mind(tmp_path) as mind:
+        cat, milk = await mind.told(CAT), await mind.told("小明的猫叫起来很大声")
+        settings = RecallSettings(temperature=10.0)
+        recollections = Recollections(mind.memories, mind.history, settings, chance=lambda: next(drawn))
+        found = [await first(mind, recollections) for _ in range(2)]
+        assert found == [CAT, milk.text]
+        assert cat.id != milk.id
+
+
+async def first(mind: Mind, recollections: Recollections) -> str:
+    """The text that a first recall brings."""
+    message, _ = await mind.history.add(Incoming("private:1", Sender("1", "小明"), ASK, NOW))
+    recollection = await recollections.begin("private:1", [message], ())
+    assert await recollection.is_called_for()
+    found = await recollection.find(Ask(np.zeros(2, np.float32), ""))
+    assert found is not None
+    return found.text
