@@ -8,6 +8,8 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import uvicorn
@@ -15,11 +17,11 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from qqmem import __version__
-from qqmem.api import chat, conversations, memories as memory_routes, system
+from qqmem.api import chat, conversations, memories as memory_routes, system, training
 from qqmem.api.auth import Guard, RateLimit
 from qqmem.api.metrics import CountRequests, Metrics
 from qqmem.api.problems import BodyLimit, add_handlers
-from qqmem.api.state import Condition, Limits, State
+from qqmem.api.state import Condition, Limits, State, Training
 from qqmem.asker import asker
 from qqmem.chat import Chats
 from qqmem.commands import Commands
@@ -28,13 +30,20 @@ from qqmem.engine.prompt import Prompts
 from qqmem.engine.types import Model, Tokenizer
 from qqmem.engine.worker import Engine
 from qqmem.errors import QqmemError
+from qqmem.gatekeeper import Gatekeeper
 from qqmem.hidden import HiddenEncoder
 from qqmem.history import History
+from qqmem.learn import Learn
 from qqmem.memory.embed import make_encoder
 from qqmem.memory.memories import Memories
 from qqmem.recollection import Recollections
 from qqmem.remember import Remember
+from qqmem.run_parts import Hooks, Voice
+from qqmem.runs import Runs
+from qqmem.schedule import Rule, Schedule
+from qqmem.serving import Serving
 from qqmem.settings import Settings
+from qqmem.train.releases import Releases
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +57,20 @@ def create_app(
     settings: Settings,
     *,
     load_model: Callable[[], Model],
+    model_folder: Path | None = None,
     on_failure: Callable[[BaseException], None] = lambda error: None,
     send_seconds: float = 20.0,
 ) -> FastAPI:
     """The service. Nothing is opened, and no model loaded, before its lifespan begins.
 
+    model_folder: where the model lies; without it nothing can be trained.
     on_failure: told once when the model cannot be loaded, or its thread has crashed; nothing is answered from then on.
     send_seconds: how long a client may leave unread what is sent to it.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[State]:
-        async with _opened(settings, load_model, on_failure, send_seconds) as state:
+        async with _opened(settings, load_model, model_folder, on_failure, send_seconds) as state:
             yield state
 
     app = _routes(lifespan)
@@ -90,7 +101,7 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
         redoc_url=None,
     )
     add_handlers(app)
-    for router in (chat.router, conversations.router, memory_routes.router, system.router):
+    for router in (chat.router, conversations.router, memory_routes.router, training.router, system.router):
         app.include_router(router)
     return app
 
@@ -104,6 +115,7 @@ def _largest(settings: Settings) -> int:
 async def _opened(
     settings: Settings,
     load_model: Callable[[], Model],
+    model_folder: Path | None,
     on_failure: Callable[[BaseException], None],
     send_seconds: float,
 ) -> AsyncGenerator[State]:
@@ -117,7 +129,10 @@ async def _opened(
         if interrupted := await history.recover():
             log.info("%d turns were interrupted when the service ended last time", interrupted)
         memories = await ending.enter_async_context(_memories(db, settings))
-        await ending.enter_async_context(_running(_attach_values(engine, memories, prompts, settings)))
+        recollections = Recollections(memories, history, settings.recall)
+        serving = Serving(engine, memories, recollections, settings.model, model_folder)
+        await ending.enter_async_context(_running(_attach_values(engine, memories, prompts, settings, serving)))
+        trained = await ending.enter_async_context(_training(db, history, memories, engine, prompts, settings, serving))
         remember = Remember(
             history, memories, asker(engine, settings.generation), prompts, settings.memory, settings.chat.names[0]
         )
@@ -136,7 +151,7 @@ async def _opened(
             settings.generation,
             drain_seconds=settings.server.drain_seconds,
             publish=metrics.publish,
-            recollections=Recollections(memories, history, settings.recall),
+            recollections=recollections,
             remember=remember,
             commands=await asyncio.to_thread(Commands, memories, settings.chat.language, self_id=settings.chat.self_id),
         )
@@ -146,6 +161,7 @@ async def _opened(
             chats=chats,
             history=history,
             memories=memories,
+            training=trained,
             guard=Guard(settings.tokens, server.origins, RateLimit(server.rate_limit)),
             metrics=metrics,
             condition=condition,
@@ -163,7 +179,30 @@ async def _memories(db: Database, settings: Settings) -> AsyncGenerator[Memories
         yield memories
 
 
-async def _attach_values(engine: Engine, memories: Memories, prompts: Prompts, settings: Settings) -> None:
+@asynccontextmanager
+async def _training(
+    db: Database,
+    history: History,
+    memories: Memories,
+    engine: Engine,
+    prompts: Prompts,
+    settings: Settings,
+    serving: Serving,
+) -> AsyncGenerator[Training]:
+    """Training by hand and by schedule; and the release in force serves as soon as it can."""
+    runs, releases, train = Runs(db), Releases(settings.data / "releases"), settings.train
+    voice = await asyncio.to_thread(Voice.load, prompts, settings.chat.names[0], settings.chat.language)
+    hooks = Hooks(serving.base, asker(engine, settings.generation), Gatekeeper(train.gate), serving.swap)
+    rule = Rule(train.hour, train.first_delay, train.interval) if train.enabled else None
+    async with Learn(runs, memories, history, releases, settings.data / "train", voice, train, hooks) as learn:
+        schedule = Schedule(runs, rule, partial(learn.trigger, "schedule"), learn.tidy)
+        async with _running(serving.begin(releases)), _running(schedule.run()):
+            yield Training(learn, schedule, train)
+
+
+async def _attach_values(
+    engine: Engine, memories: Memories, prompts: Prompts, settings: Settings, serving: Serving
+) -> None:
     """Once the model is loaded, memories get vectors in its own space."""
     try:
         tokenizer = (await engine.ready()).tokenizer
@@ -177,6 +216,8 @@ async def _attach_values(engine: Engine, memories: Memories, prompts: Prompts, s
         log.warning("memories get no vectors of the model: %s", error)
     except Exception:
         log.exception("memories get no vectors of the model")
+    finally:
+        serving.has_values.set()
 
 
 def _tokenizer(engine: Engine) -> Callable[[], Awaitable[Tokenizer]]:

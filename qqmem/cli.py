@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from qqmem import __version__, cli_eval, cli_memory, template
+from qqmem import __version__, cli_eval, cli_memory, cli_train, template
 from qqmem.engine import catalog
 from qqmem.errors import QqmemError, SettingsError
 from qqmem.settings import Settings, load_settings
@@ -26,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 models = typer.Typer(no_args_is_help=True, help="Fetch and list models.")
 app.add_typer(models, name="model")
 app.add_typer(cli_memory.app, name="memory")
+app.add_typer(cli_train.app, name="train")
 app.add_typer(cli_eval.app, name="eval")
 
 err = Console(stderr=True, soft_wrap=True, highlight=False)

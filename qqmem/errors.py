@@ -3,6 +3,8 @@
 QqmemError
 ├── SettingsError        the settings file, the environment or a flag is wrong
 ├── ModelError           a model cannot be found, fetched or loaded
+│   └── ReleaseError     a trained release is torn, or of another model
+├── TrainingError        a training run has failed
 ├── DatabaseError        the database cannot be opened, or is newer than this program
 ├── RequestError         what a client asked for cannot be done
 │   ├── InvalidRequest   malformed or out of range
@@ -45,6 +47,19 @@ class ModelError(QqmemError):
 
     code = "model"
     status = 503
+
+
+class ReleaseError(ModelError):
+    """A trained release is torn, or of another model."""
+
+    code = "release"
+    status = 409
+
+
+class TrainingError(QqmemError):
+    """A training run has failed."""
+
+    code = "training"
 
 
 class DatabaseError(QqmemError):

@@ -8,7 +8,7 @@ import random
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from qqmem.engine.prompt import clean_name
 from qqmem.engine.types import Ask, Found, Mode
@@ -19,6 +19,8 @@ from qqmem.memory.scope import View
 from qqmem.memory.types import Hit, Query
 from qqmem.records import Message, Recall
 from qqmem.settings import Recall as Settings
+
+Trigger = Literal["model", "score", "both", "off"]
 
 _SHOWN = 5
 """Candidates that are kept for whoever asks why."""
@@ -46,7 +48,17 @@ class Recollections:
         self._memories = memories
         self._history = history
         self._release = release
+        self._learned: Trigger = "both"
         self._chance = chance
+
+    @property
+    def trigger(self) -> Trigger:
+        """Who decides that a memory is needed."""
+        return self._learned if self.settings.trigger == "auto" else self.settings.trigger
+
+    def use(self, release: str, trigger: Trigger) -> None:
+        """A release serves from now on, "" for none; and whom it is good enough for to decide."""
+        self._release, self._learned = release, trigger
 
     async def begin(self, conversation: str, messages: Sequence[Message], visible: Collection[int]) -> Recollection:
         """messages: those that the turn answers. visible: ids of those that its prompt shows, these among them.

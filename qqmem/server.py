@@ -31,7 +31,7 @@ async def _serve(settings: Settings, folder: Path, listener: socket.socket) -> i
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(settings, load_model=model_loader(settings, folder), on_failure=fail)
+    app = create_app(settings, load_model=model_loader(settings, folder), model_folder=folder, on_failure=fail)
     server = Server(app, settings, log_config=None, access_log=False)
     host = f"[{settings.server.host}]" if ":" in settings.server.host else settings.server.host
     log.info("serving on http://%s:%d, model %s, data in %s", host, settings.server.port, settings.model, settings.data)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -23,16 +23,12 @@ from pydantic_settings import (
 )
 
 from qqmem.errors import SettingsError
+from qqmem.settings_train import Fraction, Section, Train, is_section
 
 Scope = Literal["chat", "read", "admin", "bridge"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Token(_Section):
+class Token(Section):
     """One bearer token."""
 
     name: str = Field(description="Shown in logs and counters instead of the token.")
@@ -42,7 +38,7 @@ class Token(_Section):
     )
 
 
-class Server(_Section):
+class Server(Section):
     """Where the service listens and whom it lets in."""
 
     host: str = Field(
@@ -61,7 +57,7 @@ class Server(_Section):
     drain_seconds: float = Field(default=10.0, ge=0, description="How long replies may go on after SIGTERM.")
 
 
-class Engine(_Section):
+class Engine(Section):
     """How the model runs."""
 
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N; auto takes CUDA if there is one.")
@@ -82,7 +78,7 @@ class Engine(_Section):
     )
 
 
-class Generation(_Section):
+class Generation(Section):
     """How a reply is sampled."""
 
     max_new_tokens: int = Field(default=1024, ge=1, description="Most new tokens of one reply.")
@@ -100,7 +96,7 @@ class Generation(_Section):
     time_limit: float = Field(default=300.0, gt=0, description="Seconds that one reply may take, waiting included.")
 
 
-class Chat(_Section):
+class Chat(Section):
     """When and how the bot talks."""
 
     names: tuple[Annotated[str, Field(min_length=1, pattern=r"\S")], ...] = Field(
@@ -138,7 +134,7 @@ class Chat(_Section):
     max_message_chars: int = Field(default=20_000, ge=1, description="Longest message that is accepted, in characters.")
 
 
-class Memory(_Section):
+class Memory(Section):
     """What is remembered, and how it is found."""
 
     encoder: str = Field(
@@ -159,13 +155,13 @@ class Memory(_Section):
     )
 
 
-class Recall(_Section):
+class Recall(Section):
     """When a memory enters a reply."""
 
-    trigger: Literal["model", "score", "both", "off"] = Field(
-        default="both",
-        description="Who decides that a memory is needed: the model, by writing <recall>; a search with the new "
-        "message before the reply is written; both; or nobody.",
+    trigger: Literal["auto", "model", "score", "both", "off"] = Field(
+        default="auto",
+        description="Who decides that a memory is needed: the model, by writing <recall>; score, a search with the new "
+        "message before the reply is written; both; or off, nobody. auto is both until training has taught the model.",
     )
     max_per_turn: int = Field(default=3, ge=1, le=10, description="Most recalls in one turn.")
     cooldown: int = Field(
@@ -193,6 +189,7 @@ class Settings(BaseSettings):
     chat: Chat = Field(default_factory=Chat)
     memory: Memory = Field(default_factory=Memory)
     recall: Recall = Field(default_factory=Recall)
+    train: Train = Field(default_factory=Train)
 
     @model_validator(mode="before")
     @classmethod
@@ -290,9 +287,17 @@ def fields(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Fie
     """Every setting by its dotted name, in the order of the file, sections left out."""
     found: dict[str, FieldInfo] = {}
     for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, _Section):
+        if is_section(kind := field.annotation):
             found |= fields(kind, f"{prefix}{name}.")
         else:
             found[prefix + name] = field
+    return found
+
+
+def sections(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, FieldInfo]:
+    """Every section by its dotted name, in the order of the file."""
+    found: dict[str, FieldInfo] = {}
+    for name, field in model.model_fields.items():
+        if is_section(kind := field.annotation):
+            found |= {prefix + name: field, **sections(kind, f"{prefix}{name}.")}
     return found

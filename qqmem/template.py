@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from qqmem.settings import Settings, fields
+from qqmem.settings import fields, sections
 
 Language = Literal["zh", "en"]
 
@@ -42,8 +42,10 @@ def settings_file(language: Language = "zh") -> str:
         head, _, leaf = name.rpartition(".")
         if head != section:
             section = head
-            lines += ["", f"# {describe(head, Settings.model_fields[head], language)}", f"{head}:"]
-        indent = "  " if head else ""
+            outer = "  " * head.count(".")
+            title = f"{outer}# {describe(head, sections()[head], language)}"
+            lines += ["", title, f"{outer}{head.rpartition('.')[2]}:"]
+        indent = "  " * name.count(".")
         lines += [f"{indent}# {describe(name, field, language)}", f"{indent}# {leaf}: {_default(field)}"]
     return "\n".join(lines) + "\n"
 

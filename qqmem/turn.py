@@ -247,12 +247,12 @@ class Author:
     ) -> Request:
         """The request, able to recall; if a memory fits what was said, it opens with a recall."""
         recollections, tokens = self._recollections, tokenizer.recall
-        if recollections is None or tokens is None or recollections.settings.trigger == "off":
+        if recollections is None or tokens is None or recollections.trigger == "off":
             return request
         visible = {message.id for message in history if message.id >= turn.anchor}
         visible |= {message.id for message in turn.messages}
         turn.recollection = await recollections.begin(turn.conversation, turn.messages, visible)
-        trigger, phrase = recollections.settings.trigger, self._prompts.phrase
+        trigger, phrase = recollections.trigger, self._prompts.phrase
         recalling = Recalling(
             turn.recollection.find,
             phrase("nothing"),

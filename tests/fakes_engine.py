@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -98,6 +99,7 @@ class ScriptedModel:
     widest: int = 0
     most_tokens: int = 0
     closed: bool = False
+    release_used: Path | None = None
 
     def __post_init__(self) -> None:
         self._thread = threading.get_ident()
@@ -154,6 +156,10 @@ class ScriptedModel:
         self.live.remove(running)
         if keep is not None:
             self.kept.append(keep)
+
+    def use_release(self, folder: Path | None) -> None:
+        self._check()
+        self.release_used = folder
 
     def close(self) -> None:
         self._check()

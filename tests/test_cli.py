@@ -30,7 +30,7 @@ def test_version_and_help() -> None:
 def test_init_writes_a_settings_file_once(language: str) -> None:
     assert qqmem("init", "--language", language).returncode == 0
     written = Path("qqmem.yaml").read_text("utf-8")
-    assert set(yaml.safe_load(written)) == {"server", "engine", "generation", "chat", "memory", "recall"}
+    assert set(yaml.safe_load(written)) == {"server", "engine", "generation", "chat", "memory", "recall", "train"}
     again = qqmem("init")
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "stays as it is" in again.stderr

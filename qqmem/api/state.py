@@ -16,7 +16,10 @@ from qqmem.api.metrics import Metrics
 from qqmem.chat import Chats
 from qqmem.engine.worker import Engine
 from qqmem.history import History
+from qqmem.learn import Learn
 from qqmem.memory.memories import Memories
+from qqmem.schedule import Schedule
+from qqmem.settings_train import Train
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,15 @@ class Condition:
     failure: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What the lifespan opens for these routes, as `training` of the state."""
+
+    learn: Learn
+    schedule: Schedule
+    settings: Train
+
+
 class State(TypedDict):
     """Every request and WebSocket has it as `.state`.
 
@@ -46,6 +58,7 @@ class State(TypedDict):
     chats: Chats
     history: History
     memories: Memories
+    training: Training
     guard: Guard
     metrics: Metrics
     condition: Condition
@@ -64,6 +77,7 @@ def _of_state(key: str) -> Dependency:
 TheChats = Annotated[Chats, _of_state("chats")]
 TheHistory = Annotated[History, _of_state("history")]
 TheMemories = Annotated[Memories, _of_state("memories")]
+TheTraining = Annotated[Training, _of_state("training")]
 TheGuard = Annotated[Guard, _of_state("guard")]
 TheMetrics = Annotated[Metrics, _of_state("metrics")]
 TheCondition = Annotated[Condition, _of_state("condition")]

@@ -33,10 +33,11 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Call:
-    """A function to run between two steps."""
+    """A function to run between two steps; with a deadline, only once nobody writes, or it has passed."""
 
     fn: Callable[[Model], Any]
     future: asyncio.Future[Any]
+    deadline: float | None = None
 
     def settle(self, result: Any, error: BaseException | None) -> None:
         post(self.future.get_loop(), settle_future, self.future, result, error)

@@ -14,19 +14,19 @@ from qqmem.engine.types import RecallTokens, Vector
 class Injection:
     """From a hidden state to a query, and from a memory's vector to an input embedding.
 
-    head: [hidden] to [hidden], None is the identity. gain: on the model's mean embedding norm; a unit vector times
+    head: [hidden, hidden], None is the identity. gain: on the model's mean embedding norm; a unit vector times
     both is as long as the embeddings that the model was trained on.
     """
 
-    def __init__(self, embedding: nn.Embedding, head: nn.Linear | None = None, gain: float = 1.0) -> None:
-        self._head = head
+    def __init__(self, embedding: nn.Embedding, head: Tensor | None = None, gain: float = 1.0) -> None:
+        self._head = None if head is None else head.to(embedding.weight.device, torch.float32)
         self._like = embedding.weight
         # Over a part of the rows: the mean norm is the same to three digits, and all of them are half a gigabyte.
         self._scale = gain * float(embedding.weight[::16].detach().float().norm(dim=-1).mean())
 
     def query(self, state: Tensor) -> Vector:
         """[hidden], any float type, to what is looked for."""
-        return vector(state if self._head is None else self._head(state))
+        return vector(state if self._head is None else self._head @ state.float())
 
     def embedding(self, value: Vector) -> Tensor:
         """A unit vector as an input embedding [hidden], of the model's own type."""

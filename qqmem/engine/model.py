@@ -30,6 +30,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from qqmem.engine.adapter import Adapter, read_release
 from qqmem.engine.cache import KV, PrefixCache
 from qqmem.engine.injection import Injection, begin_rows, vector
 from qqmem.engine.quant import Int8Linear, crossover, quantise_linears
@@ -48,6 +49,8 @@ class Held:
 
     kv: KV
     sampler: Sampler
+    is_base: bool = False
+    """Whether it reads by the base alone, without the release."""
 
     @property
     def length(self) -> int:
@@ -131,6 +134,8 @@ class LanguageModel:
         self._head = cast(nn.Module, model.get_output_embeddings())
         self._embed = cast(nn.Embedding, model.get_input_embeddings())
         self.injection = Injection(self._embed)
+        self._adapter = Adapter(self.decoder)
+        self._untrained: list[Tensor] | None = None
         self._device = model.device
         self._axes = 3 if "mrope_section" in (getattr(config, "rope_parameters", None) or {}) else 1
         _check_flat(model, self)
@@ -142,20 +147,35 @@ class LanguageModel:
 
     def start(self, request: Request) -> Held:
         """Begin behind the longest prefix that is cached."""
-        kv = self.cache.take(request.conversation, request.prompt)
-        return Held(kv, Sampler(request.sampling, request.prompt, self._device))
+        sampler = Sampler(request.sampling, request.prompt, self._device)
+        if request.wants == "state":  # vectors stay what they are whatever is trained; the kept KV is the release's
+            return Held(KV(), sampler, is_base=True)
+        return Held(self.cache.take(request.conversation, request.prompt), sampler)
 
     def step(self, rows: Sequence[Row]) -> list[int | Vector | None]:
         """One forward for all rows; they advance together, or, when it raises, not at all."""
         held = [cast(Held, row.running) for row in rows]
         with torch.inference_mode():
-            hidden = self.forward([(h.kv, row.tokens, row.value) for h, row in zip(held, rows, strict=True)])
+            hidden = self._hidden(held, rows)
             writing = [i for i, row in enumerate(rows) if row.want in ("token", "likeliest")]
             logits = dict(zip(writing, self.logits(hidden[writing]) if writing else (), strict=True))
             got = [self._got(row, hidden[i], logits.get(i)) for i, row in enumerate(rows)]
         for h, row in zip(held, rows, strict=True):
             h.kv.commit(row.tokens)
         return got
+
+    def _hidden(self, held: Sequence[Held], rows: Sequence[Row]) -> Tensor:
+        """[rows, hidden]: those that read by the base go by themselves."""
+        feed = [(h.kv, row.tokens, row.value) for h, row in zip(held, rows, strict=True)]
+        base = [i for i, h in enumerate(held) if h.is_base]
+        if not base:
+            return self.forward(feed)
+        others = [i for i, h in enumerate(held) if not h.is_base]
+        with self._adapter.off():
+            parts = [self.forward([feed[i] for i in base])]
+        if others:
+            parts.append(self.forward([feed[i] for i in others]))
+        return torch.cat(parts)[torch.tensor([*base, *others]).argsort()]
 
     def _got(self, row: Row, hidden: Tensor, logits: Tensor | None) -> int | Vector | None:
         """What a row wants. hidden: [hidden], of its last token. logits: [vocab], if it wants a token."""
@@ -175,6 +195,11 @@ class LanguageModel:
         A vector, if there is one, takes the place of the first token's embedding.
         Returns the last hidden state of each, after the final norm: [sequences, hidden].
         """
+        ends = torch.tensor([len(tokens) for _, tokens, _ in feed], device=self._device).cumsum(0) - 1
+        return self.states(feed)[ends]
+
+    def states(self, feed: Sequence[tuple[KV, Sequence[int], Vector | None]]) -> Tensor:
+        """As `forward`, but the states of all tokens: [tokens, hidden]."""
         counts = [len(tokens) for _, tokens, _ in feed]
         starts = [0, *accumulate(counts)]
         ids = torch.tensor([t for _, tokens, _ in feed for t in tokens], device=self._device)
@@ -190,8 +215,7 @@ class LanguageModel:
             use_cache=False,
             segments=[Segment.of(kv, n, self._device) for (kv, *_), n in zip(feed, counts, strict=True)],
         )
-        ends = torch.tensor(starts[1:], device=self._device) - 1
-        return cast(Tensor, output.last_hidden_state[0][ends])
+        return cast(Tensor, output.last_hidden_state[0])
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[n, hidden] -> [n, vocab]."""
@@ -202,6 +226,32 @@ class LanguageModel:
         quantise_linears(self.decoder, max_rows)
         if isinstance(self._head, nn.Linear):
             self._head = Int8Linear(self._head, max_rows)
+
+    def use_release(self, folder: Path | None) -> None:
+        """Serve what training has made, or None: the base as it is. The kept KV is dropped.
+
+        Raises ModelError, and then serves on as before.
+        """
+        tokens = self.tokenizer.recall
+        if tokens is None:
+            raise ModelError(f"{self.name} has no free rows for the tokens of recalls, so no release can be served.")
+        weights = self._embed.weight, cast(Tensor, self._head.weight)
+        if self._untrained is None:
+            self._untrained = [weight[list(tokens)].detach().clone() for weight in weights]
+        rows, release = self._untrained, None
+        if folder is not None:
+            release = read_release(folder, weights[0])
+            rows = [release.rows, release.rows]
+            if release.rows.shape != self._untrained[0].shape:
+                raise ModelError(f"The release does not fit this model: its rows have the shape {release.rows.shape}.")
+        self._adapter.put(release.layers if release else {})
+        with torch.no_grad():
+            for weight, new in zip(weights, rows, strict=True):
+                weight[list(tokens)] = new.to(weight)
+        if isinstance(self._head, Int8Linear):
+            self._head.refresh(tokens)
+        self.injection = Injection(self._embed, release.head, release.gain) if release else Injection(self._embed)
+        self.cache.clear()
 
     def release(self, running: Running, keep: str | None) -> None:
         """End a sequence and keep its KV for the conversation's next turn, if it has one.

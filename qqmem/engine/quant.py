@@ -41,6 +41,11 @@ class Int8Linear(nn.Module):
             out = out + self.bias
         return out.reshape(*x.shape[:-1], self.out_features)
 
+    def refresh(self, rows: Sequence[int]) -> None:
+        """Take over rows of the weight that have changed."""
+        at = list(rows)
+        self.weight_int8[at], self.scales[at] = quantise(self.weight.detach()[at])
+
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Weight [out, in] -> int8 [out, in] and scales [out] in the weight's type; weight ≈ int8 * scale."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -277,6 +278,10 @@ class Model(Protocol):
 
     def release(self, running: Running, keep: str | None) -> None:
         """End a sequence; its KV is kept under the name of a conversation, or dropped (None)."""
+        ...
+
+    def use_release(self, folder: Path | None) -> None:
+        """Serve what training has made, or None: the base. Raises ModelError, and then serves on as before."""
         ...
 
     def close(self) -> None:

@@ -61,6 +61,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._waiting: list[Ticket] = []
         self._running: dict[Ticket, Generation] = {}
+        self._draining: Call | None = None
         self._thread = threading.Thread(target=self._run, name="model-worker")
 
     async def __aenter__(self) -> Engine:
@@ -125,10 +126,13 @@ class Engine:
                     return item.vector
         raise EngineStopped("The model had no time for this.")
 
-    async def call(self, fn: Callable[[Model], T]) -> T:
-        """Run `fn(model)` on the worker thread between two steps."""
+    async def call(self, fn: Callable[[Model], T], *, drain: float | None = None) -> T:
+        """Run `fn(model)` on the worker thread between two steps.
+
+        drain: seconds for those who write to end before it; whoever comes meanwhile waits in line.
+        """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._submit(Call(fn, future))
+        self._submit(Call(fn, future, None if drain is None else time.monotonic() + drain))
         return await future
 
     async def _look_up(self, ticket: Ticket, recall: Recalling, ask: Ask) -> None:
@@ -162,6 +166,7 @@ class Engine:
         try:
             while self._take(model):
                 self._reap(model)
+                self._drain_out(model)
                 self._admit(model)
                 self._step(model)
                 self.stats.running, self.stats.waiting = len(self._running), len(self._waiting)
@@ -182,7 +187,8 @@ class Engine:
     def _abandon(self) -> None:
         """Tell everyone who still waits that nothing will come."""
         stopped = EngineStopped("The model has stopped before the reply was finished.")
-        for command in [*self._running, *self._waiting, *self._drain()]:
+        draining = [self._draining] if self._draining is not None else []
+        for command in [*self._running, *self._waiting, *draining, *self._drain()]:
             if isinstance(command, Ticket):
                 command.post(stopped)
             elif isinstance(command, Call):
@@ -199,6 +205,8 @@ class Engine:
             match command:
                 case Stop():
                     going_on = False
+                case Call(deadline=float()) if self._draining is None:
+                    self._draining = command
                 case Call(fn):
                     self._answer(command, fn, model)
                 case Answer(ticket, found) if ticket in self._running and self._running[ticket].is_waiting:
@@ -221,6 +229,8 @@ class Engine:
 
     def _has_place(self, ticket: Ticket) -> bool:
         """Whether a request may begin. A background one has a place of its own, and never takes another's."""
+        if self._draining is not None:
+            return False
         same = [one for one in self._running if one.request.priority == ticket.request.priority]
         return len(same) < (self._max_batch if ticket.request.priority == TURN else 1)
 
@@ -234,6 +244,15 @@ class Engine:
             raise
         else:
             call.settle(result, None)
+
+    def _drain_out(self, model: Model) -> None:
+        """Do what waits for the others to end, once they have, or have had their time."""
+        call = self._draining
+        if call is None or call.deadline is None:
+            return
+        if not self._running or time.monotonic() > call.deadline:
+            self._draining = None
+            self._answer(call, call.fn, model)
 
     def _reap(self, model: Model) -> None:
         """Drop what was cancelled, and end what has run out of time."""

@@ -94,6 +94,16 @@ class Memories:
         await self.store.drop_other_spaces([index.space for index in indexes])
         await asyncio.to_thread(forget_snapshots, self._folder, [index.folder.name for index in indexes])
 
+    @property
+    def value_space(self) -> str | None:
+        """The id of the model's own space, once it is attached."""
+        lane = self._lanes.get("state")
+        return None if lane is None else lane.space.id
+
+    def weigh(self, lanes: Mapping[Lane, float]) -> None:
+        """Search with other weights from now on."""
+        self._fusion.weigh(lanes)
+
     # What comes and changes
 
     async def add(

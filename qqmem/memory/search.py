@@ -131,6 +131,10 @@ class Fusion:
         self._weights = weights
         self._unrelated = dict(unrelated)
 
+    def weigh(self, weights: Mapping[Lane, float]) -> None:
+        """Other weights from now on."""
+        self._weights = weights
+
     def learn(self, lane: Lane, unrelated: Vectors) -> None:
         """A lane that came later."""
         self._unrelated[lane] = unrelated

@@ -46,12 +46,12 @@ founds = st.one_of(
 class Recorded(LanguageModel):
     """Remembers the hidden state of every position that it was asked about: by KV, then by position."""
 
-    states: dict[KV, dict[int, Tensor]]
+    seen: dict[KV, dict[int, Tensor]]
 
     def forward(self, feed: Sequence[tuple[KV, Sequence[int], Vector | None]]) -> Tensor:
         hidden = super().forward(feed)
         for (kv, tokens, _), state in zip(feed, hidden, strict=True):
-            self.states.setdefault(kv, {})[kv.length + len(tokens) - 1] = state.clone()
+            self.seen.setdefault(kv, {})[kv.length + len(tokens) - 1] = state.clone()
         return hidden
 
 
@@ -64,7 +64,7 @@ def reference(name: str) -> PreTrainedModel:
 def ours(name: str) -> Recorded:
     model = flat(MAKERS[name](), rows=VOCAB)
     model.__class__ = Recorded
-    cast(Recorded, model).states = {}
+    cast(Recorded, model).seen = {}
     return cast(Recorded, model)
 
 
@@ -72,7 +72,7 @@ def fresh(name: str) -> Recorded:
     """The model without what earlier examples have left."""
     model = ours(name)
     model.cache.clear()
-    model.states.clear()
+    model.seen.clear()
     return model
 
 
@@ -295,7 +295,7 @@ def test_states_and_logits_are_those_of_one_full_forward_alone_and_in_any_batch(
     run(model, writers, lambda: data.draw(st.integers(1, 32), "chunk"))
     for writer in writers:
         states, logits = full(name, writer.read, writer.injected)
-        seen = model.states[writer.held.kv]
+        seen = model.seen[writer.held.kv]
         at = sorted(seen)
         assert at[-1] == len(writer.read) - 1
         got = torch.stack([seen[i] for i in at])

@@ -1,0 +1,1 @@
+"""Training: programs that accelerate launches, and the releases that they lead to."""

@@ -1,0 +1,355 @@
+"""What both stages do alike: settings, loading the base, one step, checkpoints, and telling how far they are."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from qqmem.engine.injection import begin_rows
+from qqmem.engine.model import _model_class
+from qqmem.engine.recall import RECALL
+from qqmem.engine.tokenizer import ChatTokenizer
+from qqmem.errors import ModelError, QqmemError, SettingsError
+from qqmem.train.data import Examples
+from qqmem.train.packing import Row
+from qqmem.train.records import Run
+from qqmem.train.trainee import LOSSES, Trainee
+
+log = logging.getLogger(__name__)
+
+STOPPED = 143
+"""Exit status after SIGTERM: a checkpoint is there to go on from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Settings that both stages have; the fields are described in docs/settings.md, section train."""
+
+    epochs: int = 1
+    lr: float = 1e-3
+    head_lr: float = 5e-4
+    batch: int = 12
+    rank: int = 8
+    targets: Sequence[str] = ()
+    warmup: float = 0.05
+    clip: float = 1.0
+    accumulation: int = 1
+    checkpointing: bool = False
+    save_steps: int = 50
+    max_tokens: int = 1024
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+
+S = TypeVar("S", bound=Stage)
+
+
+def settings_of(run: Run, name: str, kind: type[S]) -> S:
+    """Those of the run, over our own. Raises SettingsError for what no program can do."""
+    given = {**run.settings, **run.settings.get(name, {})}
+    settings = kind(**{field.name: given[field.name] for field in fields(kind) if field.name in given})
+    for field in ("epochs", "batch", "rank", "accumulation", "save_steps"):
+        if getattr(settings, field) < 1:
+            raise SettingsError(f"Setting train.{name}.{field} must be 1 or more.")
+    return settings
+
+
+def launched(main: Callable[[Path], int], doc: str | None, argv: Sequence[str] | None = None) -> int:
+    """Run a program on the directory that the command line names. Errors of a person are one line, and status 2."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the directory of the run")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    try:
+        return main(parser.parse_args(argv).run)
+    except QqmemError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    finally:
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+def start(run: Run, settings: Stage) -> Accelerator:
+    """Devices and precision are accelerate's; every process begins with the same seed."""
+    torch.manual_seed(run.seed)
+    return Accelerator(mixed_precision="no" if settings.dtype == "float32" else "bf16")
+
+
+def load_base(run: Run, settings: Stage) -> tuple[PreTrainedModel, Examples]:
+    """The base model of a run, and who writes examples for it. Raises ModelError."""
+    disable_progress_bar()
+    dtype = torch.float32 if settings.dtype == "float32" else torch.bfloat16
+    try:
+        config = AutoConfig.from_pretrained(run.model)
+        model = _model_class(config).from_pretrained(run.model, dtype=dtype, local_files_only=True).eval()
+        plain = AutoTokenizer.from_pretrained(run.model, local_files_only=True)
+    except Exception as error:  # transformers and safetensors have errors of their own for a broken folder
+        raise ModelError(f"The model in {run.model.name} cannot be loaded: {error}") from error
+    tokenizer = ChatTokenizer(plain, model.get_input_embeddings().num_embeddings)
+    if tokenizer.recall is None:
+        raise ModelError(f"{run.model.name} has no free rows for the tokens of recalls, so it cannot be trained.")
+    hidden = model.get_input_embeddings().embedding_dim
+    if run.values.shape[1] != hidden:
+        raise ModelError(
+            f"The vectors of this run have {run.values.shape[1]} numbers, the model {hidden}; export again."
+        )
+    # As load_model does: what is learned begins where the engine begins.
+    begin_rows(model, tokenizer.recall, {t: tokenizer.encode(s) for t, s in zip(tokenizer.recall, RECALL, strict=True)})
+    if settings.checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model, writer_of(run, tokenizer, settings.max_tokens)
+
+
+def writer_of(run: Run, tokenizer: ChatTokenizer, max_tokens: int) -> Examples:
+    """Who writes examples for a run, as its model's chat template ends thoughts and turns."""
+    plain = AutoTokenizer.from_pretrained(run.model, local_files_only=True)
+    close = tokenizer.encode("\n</think>\n")
+    if tokenizer.thinks:  # its own mark, which plain text never is
+        close = plain.encode("\n</think>\n\n", add_special_tokens=False)
+    return Examples(run, tokenizer, close, cast(int, plain.eos_token_id), max_tokens)
+
+
+# --- one step
+
+
+def optimizer_of(trainee: Trainee, settings: Stage) -> torch.optim.AdamW:
+    """In two groups, as `learn` sets their rates. No decay: an adapter is small, and a row is none of a matrix."""
+    head = [trainee.head.weight, trainee.log_scale]
+    adapter = [weight for weight in trainee.peft.parameters() if weight.requires_grad]
+    groups = [{"params": [*adapter, trainee.rows], "lr": settings.lr}, {"params": head, "lr": settings.head_lr}]
+    return torch.optim.AdamW(groups, weight_decay=0.0)
+
+
+def rate(step: int, steps: int, warmup: float) -> float:
+    """Share of the learning rate: up over the first steps, then down to a tenth in a straight line. step: from 0."""
+    rising = max(1, round(steps * warmup))
+    if step < rising:
+        return (step + 1) / rising
+    return 1 - 0.9 * (step - rising) / max(1, steps - rising)
+
+
+def learn(
+    accelerator: Accelerator, trainee: Any, optimizer: Any, rows: Sequence[Row], share: float, settings: Stage
+) -> dict[str, float]:
+    """One step on one batch or several. Returns the loss and its parts, means over batches and processes."""
+    for group, lr in zip(optimizer.param_groups, (settings.lr, settings.head_lr), strict=True):
+        group["lr"] = lr * share
+    sums, num = (torch.zeros(1 + len(LOSSES), device=accelerator.device) for _ in range(2))
+    for n, row in enumerate(rows):
+        # Gradients of several processes are added up only once.
+        with nullcontext() if n + 1 == len(rows) else accelerator.no_sync(trainee):
+            total, parts = trainee(row)
+            accelerator.backward(total / len(rows))
+        for place, loss in enumerate((total.detach(), *(parts.get(name) for name in LOSSES))):
+            if loss is not None:
+                sums[place] += loss
+                num[place] += 1
+    accelerator.clip_grad_norm_(trainee.parameters(), settings.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    sums, num = (cast(Tensor, accelerator.reduce(one)) for one in (sums, num))
+    means = {name: float(sums[n] / num[n]) for n, name in enumerate(("total", *LOSSES)) if num[n]}
+    if not all(map(torch.isfinite, map(torch.tensor, means.values()))):
+        raise FloatingPointError(f"the loss is no number any more: {means}")
+    return means
+
+
+class Stop:
+    """Whether the program was asked to end. SIGTERM ends it behind the step that is running."""
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self._accelerator = accelerator
+        self._asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, *_: object) -> None:
+        self._asked = True
+
+    def __bool__(self) -> bool:
+        """The same in all processes: none may leave the others waiting for it."""
+        if self._accelerator.num_processes == 1:
+            return self._asked
+        asked = torch.tensor(float(self._asked), device=self._accelerator.device)
+        return bool(cast(Tensor, self._accelerator.reduce(asked)) > 0)
+
+
+def retrieval(ranks: Sequence[int]) -> dict[str, float]:
+    """Of n queries the share whose memory is the first, or among the first five, of all of the run."""
+    shares = {f"r@{k}": sum(rank <= k for rank in ranks) / len(ranks) for k in (1, 5)} if ranks else {}
+    return {"n": len(ranks), **shares}
+
+
+# --- files
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a stage has been finished; its metrics are written last."""
+    return (folder / "metrics.json").exists()
+
+
+def save_checkpoint(
+    accelerator: Accelerator,
+    folder: Path,
+    step: int,
+    trainee: Trainee,
+    optimizer: Any,
+    notes: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
+    """All that is needed to go on behind `step`, by one process for all.
+
+    The learning rate and the place in the data follow from the step.
+    """
+    if not accelerator.is_main_process:
+        return
+    state = {
+        "step": step,
+        "trainee": {name: weight.detach() for name, weight in trainee.named_parameters() if weight.requires_grad},
+        "optimizer": optimizer.state_dict(),
+        "rng": torch.get_rng_state(),
+        "notes": dict(notes),
+    }
+    with _put(folder / f"checkpoint-{step}") as fresh:
+        torch.save(state, fresh / "state.pt")
+    for old in _checkpoints(folder)[:-1]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path, trainee: Trainee, optimizer: Any) -> tuple[int, dict[str, Any]]:
+    """Go on from the last checkpoint. Returns how many steps are done, and the notes; (0, {}) if there is none."""
+    found = _checkpoints(folder)
+    if not found:
+        return 0, {}
+    state = torch.load(found[-1] / "state.pt", map_location="cpu", weights_only=True)
+    own = dict(trainee.named_parameters())
+    with torch.no_grad():
+        for name, weight in state["trainee"].items():
+            own[name].copy_(weight)
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["rng"])
+    log.info("%s goes on behind step %d", folder.name, state["step"])
+    return state["step"], state["notes"]
+
+
+def finish(accelerator: Accelerator, folder: Path, trainee: Trainee, metrics: Mapping[str, Any]) -> None:
+    """Write what the stage has made, and last its metrics: with them it is done. One process does it for all."""
+    if not accelerator.is_main_process:
+        return
+    with _put(folder / "made") as fresh:
+        trainee.save(fresh)
+    for path in (folder / "made").iterdir():
+        target = folder / path.name
+        if target.is_dir():
+            shutil.rmtree(target)
+        path.replace(target)
+    (folder / "made").rmdir()
+    fresh = folder / "metrics.json.new"
+    fresh.write_text(json.dumps(metrics, indent=1), "utf-8")
+    _sync(fresh)
+    fresh.replace(folder / "metrics.json")
+    for old in _checkpoints(folder):
+        shutil.rmtree(old)
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The whole ones, oldest first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+@contextmanager
+def _put(target: Path) -> Iterator[Path]:
+    """A folder that appears under its name when it is whole and on the disk."""
+    fresh = target.with_name(f"{target.name}.new")
+    for old in (fresh, target):
+        shutil.rmtree(old, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    yield fresh
+    for path in [*fresh.rglob("*"), fresh]:
+        _sync(path)
+    fresh.replace(target)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+# --- progress
+
+
+class Progress:
+    """Tells how far a stage is: JSON lines in the run, and a bar for who watches; one process speaks for all.
+
+    steps: of the stage. done: of them, before.
+    """
+
+    def __init__(self, run: Run, stage: str, steps: int, done: int, accelerator: Accelerator) -> None:
+        self._speaks = accelerator.is_main_process
+        self._processes = accelerator.num_processes
+        self._path = run.folder / "progress.jsonl"
+        self._stage = stage
+        self._steps = steps
+        self._done = done
+        self._tokens = 0
+        self._start = time.monotonic()
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        console = Console(stderr=True)
+        self._bar = Bar(*columns, console=console, disable=not (self._speaks and console.is_terminal))
+        self._task = self._bar.add_task(stage, total=steps, completed=done)
+        self._bar.start()
+
+    def step(self, step: int, loss: Mapping[str, float], tokens: int) -> None:
+        """Step `step` is done; this process has read so many tokens."""
+        self._tokens += tokens * self._processes
+        left = (self._steps - step) * self._seconds / (step - self._done)
+        speed = self._tokens / self._seconds
+        self._write({"step": step, "steps": self._steps, "loss": loss, "tokens_s": speed, "left_s": left})
+        self._bar.update(self._task, completed=step, description=f"{self._stage} {loss['total']:.3f}")
+
+    def summary(self) -> dict[str, float]:
+        """Since this start: a stage that was killed has taken longer."""
+        seconds = self._seconds
+        return {"steps": self._steps, "seconds": seconds, "tokens": self._tokens, "tokens_s": self._tokens / seconds}
+
+    def close(self, *, done: bool = False) -> None:
+        """No more steps. done: the stage is finished."""
+        self._bar.stop()
+        if done:
+            self._write({"done": True})
+
+    @property
+    def _seconds(self) -> float:
+        return max(time.monotonic() - self._start, 1e-6)
+
+    def _write(self, line: Mapping[str, Any]) -> None:
+        if not self._speaks:
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with self._path.open("ab+") as file:
+            # A line that a killed program left half is ended before ours begins.
+            is_whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
+            line = {"stage": self._stage, **line, "time": now}
+            file.write(f"{'' if is_whole else chr(10)}{json.dumps(line)}\n".encode())

@@ -1,0 +1,192 @@
+"""The gate: what a release can, measured on the model as it would serve, on cues that no training has shown.
+
+    python -m qqmem.train.gate --run data/train/runs/0001
+
+retrieval: the share of held-out cues whose memory is the first (among the first five) by the state of `<recall>` alone.
+exact: the share of memories that greedy decoding from the vector writes to the letter; these become decodable.
+trigger: whether the turn opens with a recall by itself, after held-out questions and after messages that need none.
+perplexity: of ordinary turns, against the base; also with the vector of a memory before them that has nothing to say.
+
+Reads the run directory and its stage2/, writes gate.json: measures, and the rows of the memories that decode.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from qqmem.engine.cache import KV
+from qqmem.engine.model import LanguageModel, load_model
+from qqmem.engine.types import Request, Row, Vector
+from qqmem.train.common import launched, log, writer_of
+from qqmem.train.data import Examples
+from qqmem.train.records import Run, read_run
+
+_BATCH = 8
+_QUIET = 120
+_CHATS = 40
+_CHAT_TOKENS = 256
+
+
+def main(folder: Path) -> int:
+    """Measure base and release, and write gate.json. Raises QqmemError for what a person can mend."""
+    run = read_run(folder)
+    model = load_model(run.model)
+    write = writer_of(run, model.tokenizer, int(run.settings.get("max_tokens", 1024)))
+    before = measure(model, run, write)
+    model.use_release(folder / "stage2")
+    after = measure(model, run, write)
+    decodable = after.pop("decodable")
+    before.pop("decodable")
+    result = {"before": before, "after": after, "decodable": decodable, "memories": len(run.memories)}
+    aside = folder / "gate.json.new"
+    aside.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    aside.replace(folder / "gate.json")
+    log.info("gate: %s", after)
+    return 0
+
+
+def measure(model: LanguageModel, run: Run, write: Examples) -> dict[str, Any]:
+    """All measures of what the model serves now; None for one that this run has nothing to measure by."""
+    decodable = exact(model, run, write)
+    return {
+        **retrieval(model, run, write),
+        "exact": len(decodable) / len(run.memories),
+        **trigger(model, run, write),
+        **perplexity(model, run, write),
+        "decodable": decodable,
+    }
+
+
+def retrieval(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
+    """recall_at_1, recall_at_5 of the state alone, among all memories of the run."""
+    ranks = []
+    for batch in _batches(write.held_out()):
+        rows = [Row(model.start(Request(one.ids, 1)), one.ids, "query") for one in batch]
+        for one, query in zip(batch, model.step(rows), strict=True):
+            assert isinstance(query, np.ndarray)
+            scores = run.values @ (query - run.centre)
+            ranks.append(int((scores > scores[list(one.positives)].max()).sum()) + 1)
+    return {f"recall_at_{k}": _share(rank <= k for rank in ranks) for k in (1, 5)}
+
+
+def exact(model: LanguageModel, run: Run, write: Examples) -> list[int]:
+    """Rows of the memories that are decoded to the letter, </recall> included, behind a cue of their own."""
+    draw = random.Random(run.seed)
+    found = []
+    for batch in _batches(list(range(len(run.memories)))):
+        asked = [write.asking(row, draw) for row in batch]
+        wanted = [[*write.tokenizer.encode(run.memories[row].text), write.tokens.close] for row in batch]
+        running = [model.start(Request(ids, 1)) for ids in asked]
+        model.step([Row(held, ids, "nothing") for held, ids in zip(running, asked, strict=True)])
+        rows = [
+            Row(held, [write.tokens.pad], "likeliest", value=run.values[at])
+            for held, at in zip(running, batch, strict=True)
+        ]
+        left = {at: (held, list(text)) for at, held, text in zip(batch, running, wanted, strict=True)}
+        while rows:
+            got = dict(zip(list(left), model.step(rows), strict=True))
+            # Whoever departs is out; whoever has no more to write was right to the end.
+            right = {at: (held, text[1:]) for at, (held, text) in left.items() if got[at] == text[0]}
+            found += [at for at, (_, text) in right.items() if not text]
+            left = {at: (held, text) for at, (held, text) in right.items() if text}
+            rows = [Row(held, [got[at]], "likeliest") for at, (held, _) in left.items()]
+    return sorted(found)
+
+
+def trigger(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
+    """The shares that open with a recall: after held-out questions, after messages that need none; and the precision.
+
+    The precision is as if both kinds were as frequent.
+    """
+    draw = random.Random(run.seed)
+    questions = [
+        write.unopened(row, cue, draw)
+        for row, one in enumerate(run.memories)
+        for cue in one.held_out
+        if cue.kind == "question"
+    ]
+    quiet = [write.quiet(draw) for _ in range(_QUIET if run.negatives else 0)]
+    right = _share(opens(model, write, questions))
+    wrong = _share(opens(model, write, [one.ids[: one.keep[0] + 1] for one in quiet]))
+    recalls = None if right is None or wrong is None else right + wrong
+    precision = right / recalls if right is not None and recalls else None
+    return {"trigger_recall": right, "trigger_false": wrong, "trigger_precision": precision}
+
+
+def opens(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]]) -> list[bool]:
+    """Whether the model, greedy, opens its turn with a recall."""
+    found: list[bool] = []
+    for batch in _batches(prompts):
+        left = {n: (model.start(Request(tuple(ids), 1)), list(ids)) for n, ids in enumerate(batch)}
+        asked = dict.fromkeys(left, False)
+        for _ in range(write.opening + 2):
+            banned = write.tokens.close, write.tokens.pad
+            got = model.step([Row(held, ids, "likeliest", banned) for held, ids in left.values()])
+            for n, token in zip(list(left), got, strict=True):
+                assert isinstance(token, int)
+                asked[n] = token == write.tokens.open
+                left[n] = (left[n][0], [token])
+                if asked[n] or token in model.end_tokens:
+                    del left[n]
+            if not left:
+                break
+        found += asked.values()
+    return found
+
+
+def perplexity(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
+    """Perplexity of the replies of ordinary turns, and the same behind a memory's vector that has nothing to say."""
+    draw = random.Random(run.seed)
+    chats = [write.chat(draw, _CHAT_TOKENS) for _ in range(_CHATS if run.sft else 0)]
+    open_, close, pad = write.tokens
+    plain, beside = [0.0, 0], [0.0, 0]
+    for one in chats:
+        at = next((n for n, part in enumerate(one.parts) if part), len(one.ids))
+        if not 0 < at < len(one.ids):
+            continue
+        value = run.values[draw.randrange(len(run.values))]
+        for sums, before, put in ((plain, one.ids[:at], None), (beside, (*one.ids[:at], open_, pad, close), value)):
+            loss, n = _loss(model, before, one.ids[at:], put, len(before) - 2)
+            sums[0], sums[1] = sums[0] + loss, sums[1] + n
+    return {
+        "perplexity": math.exp(plain[0] / plain[1]) if plain[1] else None,
+        "perplexity_beside": math.exp(beside[0] / beside[1]) if beside[1] else None,
+    }
+
+
+def _loss(
+    model: LanguageModel, before: Sequence[int], reply: Sequence[int], value: Vector | None, at: int
+) -> tuple[float, int]:
+    """Sum of -log p of the tokens of a reply, and their number. value: enters at that place before it."""
+    kv = KV()
+    with torch.inference_mode():
+        if value is not None:
+            model.forward([(kv, before[:at], None)])
+            kv.commit(before[:at])
+            before = before[at:]
+        states = model.states([(kv, [*before, *reply], value)])[len(before) - 1 : -1]
+        logits = model.logits(states).float()
+    return float(F.cross_entropy(logits, torch.tensor(reply, device=logits.device), reduction="sum")), len(reply)
+
+
+def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
+    yield from (list(items[n : n + _BATCH]) for n in range(0, len(items), _BATCH))
+
+
+def _share(found: Iterator[bool] | Sequence[bool]) -> float | None:
+    kept = list(found)
+    return sum(kept) / len(kept) if kept else None
+
+
+if __name__ == "__main__":
+    sys.exit(launched(main, __doc__))

@@ -1,0 +1,132 @@
+"""Stage 2: the model learns when it needs a memory, and to read it from its vector.
+
+    OMP_WAIT_POLICY=passive accelerate launch --num_cpu_threads_per_process 2 -m qqmem.train.stage2 --run DIR
+
+On a CPU that also serves, the wait policy is worth a factor of four: idle threads must not spin while the bot writes.
+
+Trained is LoRA on all linear layers of the text model, which begins with what stage 1 made of q and v, if it ran; with
+it the rows and the head. An epoch shows every memory once, in a turn that needs it or under a foreign one, and a share
+of ordinary turns (data.py). Of each, only what the model itself is to write is learned, and logits exist only there.
+The query of stage 1 is trained along, at a lower weight: it costs nothing, and would drift away otherwise.
+
+Reads the run directory (records.py), writes stage2/ in it. Killed, it goes on from its last checkpoint when it is
+started again, with the same losses as if nothing had been; finished, it does nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qqmem.train.batches import Plan
+from qqmem.train.common import (
+    STOPPED,
+    Progress,
+    Stage,
+    Stop,
+    finish,
+    is_done,
+    launched,
+    learn,
+    load_base,
+    load_checkpoint,
+    log,
+    optimizer_of,
+    rate,
+    retrieval,
+    save_checkpoint,
+    settings_of,
+    start,
+)
+from qqmem.train.data import Example
+from qqmem.train.packing import pack
+from qqmem.train.records import read_run
+from qqmem.train.trainee import Trainee
+
+
+@dataclass(frozen=True, slots=True)
+class Stage2(Stage):
+    """chat: share of ordinary turns, by tokens. query_weight, quiet_weight: of the losses query and quiet."""
+
+    epochs: int = 12
+    batch: int = 12
+    targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    chat: float = 1 / 3
+    kl_weight: float = 0.05
+    query_weight: float = 0.3
+    quiet_weight: float = 1.0
+
+
+def main(folder: Path) -> int:
+    """Train. Returns the exit status. Raises QqmemError for what a person can mend."""
+    out = folder / "stage2"
+    if is_done(out):
+        log.info("stage2 was finished before")
+        return 0
+
+    # The run, the base, and what it learns from.
+    run = read_run(folder)
+    settings = settings_of(run, "stage2", Stage2)
+    accelerator = start(run, settings)
+    model, write = load_base(run, settings)
+
+    def epoch(number: int) -> list[Example]:
+        return write.stage2(number, chat=settings.chat)
+
+    plan = Plan.of(epoch, settings.batch, settings.epochs, settings.accumulation)
+    tests = write.held_out()
+
+    # What is trained. `trainee` is what accelerate made of it, `bare` the thing itself.
+    weights = {
+        "text": 1.0,
+        "open": 1.0,
+        "reply": 1.0,
+        "chat": 1.0,
+        "query": settings.query_weight,
+        "keep": settings.kl_weight,
+        "quiet": settings.quiet_weight,
+    }
+    bare = Trainee(
+        model, write.tokens, run.values, run.centre, rank=settings.rank, targets=settings.targets, weights=weights
+    )
+    if is_done(folder / "stage1"):
+        bare.adopt(folder / "stage1")
+    else:
+        log.info("there is no stage 1: the query begins as the base's")
+    trainee: Any
+    trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
+
+    # Where it stands.
+    step, _ = load_checkpoint(out, bare, optimizer)
+    stop = Stop(accelerator)
+    progress = Progress(run, "stage2", plan.steps, step, accelerator)
+    losses: dict[str, float] = {}
+
+    trainee.train()
+    for batches in plan.run(step, accelerator.process_index, accelerator.num_processes):
+        rows = [pack(batch, accelerator.device) for batch in batches]
+        losses = learn(accelerator, trainee, optimizer, rows, rate(step, plan.steps, settings.warmup), settings)
+        step += 1
+        progress.step(step, losses, sum(len(row.ids) for row in rows))
+        is_stopped = bool(stop)
+        if is_stopped or step % settings.save_steps == 0:
+            save_checkpoint(accelerator, out, step, bare, optimizer)
+        if is_stopped:
+            progress.close()
+            return STOPPED
+
+    trainee.eval()
+    with accelerator.autocast():
+        after = retrieval(bare.ranks(tests, settings.batch))
+    finish(
+        accelerator, out, bare, {"stage": "stage2", "loss": losses, "held_out": {"after": after}, **progress.summary()}
+    )
+    progress.close(done=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(launched(main, __doc__))

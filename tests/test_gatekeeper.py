@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qqmem.gatekeeper import decide
+from qqmem.settings_train import Gate
+
+BEFORE = {"recall_at_1": 0.7, "exact": 0.0, "perplexity": 10.0, "perplexity_beside": 11.0}
+GOOD = {
+    "recall_at_1": 0.97,
+    "recall_at_5": 1.0,
+    "exact": 0.95,
+    "trigger_recall": 0.9,
+    "trigger_false": 0.02,
+    "trigger_precision": 0.97,
+    "perplexity": 10.1,
+    "perplexity_beside": 10.2,
+}
+
+
+def decided(**changes: Any) -> Any:
+    result = {"before": BEFORE, "after": GOOD | changes, "decodable": [0, 2], "memories": 3}
+    return decide(result, Gate(), [11, 12, 13])
+
+
+def test_what_is_good_enough_serves_and_asks_by_itself() -> None:
+    report = decided()
+    assert (report.passed, report.reason, report.trigger) == (True, "", "model")
+    assert report.decodable == (11, 13)
+    assert report.lanes["state"] > 0
+    assert report.metrics["perplexity_rise"] == pytest.approx(0.01)
+    assert report.metrics["perplexity_rise_beside"] == pytest.approx(0.02), "against the base that reads nothing beside"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("recall_at_1", 0.79, "recall_at_1 is 0.790, below 0.800"),
+        ("exact", 0.49, "exact is 0.490, below 0.500"),
+        ("perplexity", 10.31, "perplexity_rise is 0.031, above 0.030"),
+        ("perplexity_beside", 12.0, "perplexity_rise beside a memory is 0.200, above 0.030"),
+    ],
+)
+def test_a_refusal_says_which_measure_failed(name: str, value: float, said: str) -> None:
+    report = decided(**{name: value})
+    assert not report.passed
+    assert report.reason == f"The gate refused it: {said}."
+
+
+@pytest.mark.parametrize("changes", [{"trigger_recall": 0.79}, {"trigger_precision": 0.89}, {"trigger_recall": None}])
+def test_a_model_that_does_not_know_when_is_helped_by_the_score(changes: dict[str, Any]) -> None:
+    report = decided(**changes)
+    assert (report.passed, report.trigger) == (True, "both")
+
+
+def test_what_could_not_be_measured_decides_nothing() -> None:
+    report = decided(recall_at_1=None, perplexity=None, perplexity_beside=None, trigger_precision=None)
+    assert (report.passed, report.trigger) == (True, "both")
+    assert report.lanes["state"] == 0, "nobody knows whether it finds anything"

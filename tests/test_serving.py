@@ -1,0 +1,83 @@
+"""A release serves: engine, search and trigger take it together, or nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qqmem.errors import ModelError, ReleaseError
+from qqmem.recollection import Recollections
+from qqmem.serving import Serving
+from qqmem.settings import Recall
+from qqmem.train.releases import Manifest, Releases
+from tests.mind import Mind, open_mind
+from tests.test_releases import MANIFEST, parts
+
+MODEL = "fake"
+
+
+@asynccontextmanager
+async def serving(folder: Path) -> AsyncIterator[tuple[Mind, Serving, Recollections, Releases]]:
+    async with open_mind(folder / "data") as mind:
+        recollections = Recollections(mind.memories, mind.history, Recall())
+        found = Serving(mind.engine, mind.memories, recollections, MODEL, folder / "model")
+        found.has_values.set()
+        yield mind, found, recollections, Releases(folder / "releases")
+
+
+def release(mind: Mind, releases: Releases, folder: Path, **changes: object) -> Path:
+    """Publish one that fits, but for the changes."""
+    fitting = replace(MANIFEST, base={"name": MODEL, "sha256": ""}, spaces={"value": mind.memories.value_space or ""})
+    return releases.path(releases.publish(parts(folder), replace(fitting, **changes), {}))  # type: ignore[arg-type]
+
+
+async def test_a_release_is_taken_by_all_who_need_it_and_taken_off_again(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (mind, served, recollections, releases):
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made", trigger="model")
+        assert recollections.trigger == "both"
+        await served.swap(path)
+        assert (mind.model.release_used, recollections.trigger) == (path, "model")
+        assert isinstance(served.manifest, Manifest)
+        await served.swap(None)
+        assert [mind.model.release_used, recollections.trigger, served.manifest] == [None, "both", None]
+
+
+@pytest.mark.parametrize("changes", [{"base": {"name": "another"}}, {"spaces": {"value": "another"}}])
+async def test_a_release_of_another_model_changes_nothing(tmp_path: Path, changes: dict[str, object]) -> None:
+    async with serving(tmp_path) as (mind, served, recollections, releases):
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made", trigger="model", **changes)
+        with pytest.raises(ReleaseError):
+            await served.swap(path)
+        assert (mind.model.release_used, recollections.trigger, served.manifest) == (None, "both", None)
+
+
+async def test_the_release_in_force_serves_from_the_beginning_and_a_torn_one_does_not(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (mind, served, _, releases):
+        await served.begin(releases)
+        assert mind.model.release_used is None
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made")
+        await asyncio.to_thread(releases.point, path.name)
+        await served.begin(releases)
+        assert mind.model.release_used == path
+        await served.swap(None)
+        (path / "manifest.json").write_text("{")
+        await served.begin(releases)
+        assert mind.model.release_used is None
+
+
+async def test_what_is_trained_is_the_model_of_the_folder(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (mind, served, _, _):
+        (tmp_path / "model").mkdir()
+        (tmp_path / "model" / "a.safetensors").write_bytes(b"weights")
+        base = await served.base()
+        assert (base.name, base.space) == (MODEL, mind.memories.value_space)
+        (tmp_path / "model" / "a.safetensors").write_bytes(b"other weights")
+        assert (await served.base()).sha256 != base.sha256
+        nowhere = Serving(mind.engine, mind.memories, Recollections(mind.memories, mind.history, Recall()), MODEL, None)
+        with pytest.raises(ModelError):
+            await nowhere.base()
