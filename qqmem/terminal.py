@@ -79,16 +79,16 @@ class Terminal:
         self.console.print("[bold magenta]她[/] > ", end="")
         stopped = False
         while True:
+            frame: dict[str, Any] | None = None
             try:
                 frame = json.loads(socket.recv())
-            except KeyboardInterrupt:
+                self._show(frame)
+            except KeyboardInterrupt:  # while waiting, or while drawing
                 if stopped:
                     raise
                 stopped = True
                 self._send(socket, type="cancel")
-                continue
-            self._show(frame)
-            if frame["type"] in ("turn.end", "error"):
+            if frame is not None and frame["type"] in ("turn.end", "error"):
                 return
 
     def _send(self, socket: ClientConnection, **frame: Any) -> None:

@@ -51,7 +51,8 @@ async def test_a_group_chat_is_stored_whole_and_answered(service: Service) -> No
     async with httpx.AsyncClient() as client:
         metrics = (await client.get(f"{service.url}/metrics")).text
     gauges = {line.split()[0]: line.split()[1] for line in metrics.splitlines() if not line.startswith("#")}
-    assert float(gauges["qqmem_engine_running"]) == float(gauges["qqmem_engine_waiting"]) == 0
+    # Memories are made in the background meanwhile, one request at a time.
+    assert float(gauges["qqmem_engine_running"]) <= 1
     assert service.end() == 0
 
 
