@@ -212,6 +212,7 @@ async def _attach_values(
             await memories.attach_keys(encoder)
         if settings.recall.trigger != "off":
             await memories.attach_values(encoder)
+            await memories.drop_other_spaces()  # of a model or an encoder that was served before
     except QqmemError as error:  # the model has failed, and /health tells; words and keys still find
         log.warning("memories get no vectors of the model: %s", error)
     except Exception:

@@ -91,12 +91,12 @@ def flat_attention(
     for segment in segments:
         here = slice(at, at + segment.n)
         keys, values = segment.kv.append(module.layer_idx, key[0, :, here], value[0, :, here])
-        outputs.append(_attend(query[0, :, here], keys, values, segment.mask, scaling))
+        outputs.append(attend(query[0, :, here], keys, values, segment.mask, scaling))
         at += segment.n
     return torch.cat(outputs, 1).transpose(0, 1)[None], None
 
 
-def _attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     """[heads, n, dim] over [kv_heads, end, dim].
 
     The heads that share a kv head are laid behind each other as so many more queries: one SDPA over kv_heads, without
@@ -289,7 +289,7 @@ def load_model(
     precision = {"auto": torch.bfloat16, "bfloat16": torch.bfloat16, "float32": torch.float32}[dtype]
     try:
         config = AutoConfig.from_pretrained(folder)
-        model = _model_class(config).from_pretrained(folder, dtype=precision, local_files_only=True).to(target).eval()
+        model = model_class(config).from_pretrained(folder, dtype=precision, local_files_only=True).to(target).eval()
         rows = model.get_input_embeddings().num_embeddings
         tokenizer = ChatTokenizer(AutoTokenizer.from_pretrained(folder, local_files_only=True), rows)
     except ModelError:
@@ -309,7 +309,7 @@ def load_model(
     return language_model
 
 
-def _model_class(config: PreTrainedConfig) -> Any:
+def model_class(config: PreTrainedConfig) -> Any:
     """Models that also see images have a class of their own."""
     sees = hasattr(config, "vision_config")
     return AutoModelForImageTextToText if sees else AutoModelForCausalLM

@@ -27,7 +27,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from qqmem.engine.injection import begin_rows
-from qqmem.engine.model import _model_class
+from qqmem.engine.model import model_class
 from qqmem.engine.recall import RECALL
 from qqmem.engine.tokenizer import ChatTokenizer
 from qqmem.errors import ModelError, QqmemError, SettingsError
@@ -101,7 +101,7 @@ def load_base(run: Run, settings: Stage) -> tuple[PreTrainedModel, Examples]:
     dtype = torch.float32 if settings.dtype == "float32" else torch.bfloat16
     try:
         config = AutoConfig.from_pretrained(run.model)
-        model = _model_class(config).from_pretrained(run.model, dtype=dtype, local_files_only=True).eval()
+        model = model_class(config).from_pretrained(run.model, dtype=dtype, local_files_only=True).eval()
         plain = AutoTokenizer.from_pretrained(run.model, local_files_only=True)
     except Exception as error:  # transformers and safetensors have errors of their own for a broken folder
         raise ModelError(f"The model in {run.model.name} cannot be loaded: {error}") from error

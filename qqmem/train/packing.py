@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from qqmem.engine.model import _attend
+from qqmem.engine.model import attend
 from qqmem.train.data import Example
 
 
@@ -100,7 +100,7 @@ def packed_attention(
     for span in spans:
         own, before = slice(span.start, span.end), slice(*span.prefix)
         keys, values = (torch.cat([one[0, :, before], one[0, :, own]], 1) for one in (key, value))
-        outputs.append(_attend(query[0, :, own], keys, values, span.mask, scaling))
+        outputs.append(attend(query[0, :, own], keys, values, span.mask, scaling))
     return torch.cat(outputs, 1).transpose(0, 1)[None], None
 
 
