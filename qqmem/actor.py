@@ -63,6 +63,7 @@ class Shared:
     sleep: Callable[[float], Awaitable[None]]
     remember: Remember | None = None
     commands: Commands | None = None
+    heard: Callable[[Message], None] = lambda _: None
     actors: dict[str, Actor] = field(default_factory=dict)
     anchors: dict[str, int] = field(default_factory=dict)
 
@@ -123,6 +124,8 @@ class Actor:
         message, is_new = await self._shared.history.add(incoming)
         reply.message = message
         stored.set_result(None)
+        if is_new:
+            self._shared.heard(message)
         if is_new and self._shared.remember is not None:
             self._shared.remember.heard(message)
         self._name = incoming.name or self._name

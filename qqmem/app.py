@@ -17,13 +17,14 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from qqmem import __version__
-from qqmem.api import chat, conversations, memories as memory_routes, system, training
+from qqmem.api import chat, conversations, live, memories as memory_routes, system, training
 from qqmem.api.auth import Guard, RateLimit
+from qqmem.api.hub import Hub
 from qqmem.api.metrics import CountRequests, Metrics
 from qqmem.api.problems import BodyLimit, add_handlers
 from qqmem.api.state import Condition, Limits, State, Training
-from qqmem.asker import asker
-from qqmem.chat import Chats
+from qqmem.asker import CHAT_TOKENS, QUESTION_TOKENS, asker
+from qqmem.chat import Chats, Event
 from qqmem.commands import Commands
 from qqmem.db import Database
 from qqmem.engine.prompt import Prompts
@@ -36,6 +37,7 @@ from qqmem.history import History
 from qqmem.learn import Learn
 from qqmem.memory.embed import make_encoder
 from qqmem.memory.memories import Memories
+from qqmem.memory.types import Change
 from qqmem.recollection import Recollections
 from qqmem.remember import Remember
 from qqmem.run_parts import Hooks, Voice
@@ -94,14 +96,22 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
         title="qqmem",
         version=__version__,
         summary="A QQ chatbot whose model decides by itself when it needs a memory.",
-        description="The frames of the WebSocket `/ws/chat` are in docs/protocol.md.",
+        description="The frames of the WebSockets `/ws/chat` and `/ws/live` are in docs/protocol.md.",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         docs_url=None,  # it would load its scripts from somebody else's server
         redoc_url=None,
     )
     add_handlers(app)
-    for router in (chat.router, conversations.router, memory_routes.router, training.router, system.router):
+    routers = (
+        chat.router,
+        live.router,
+        conversations.router,
+        memory_routes.router,
+        training.router,
+        system.router,
+    )
+    for router in routers:
         app.include_router(router)
     return app
 
@@ -128,11 +138,16 @@ async def _opened(
         history = History(db)
         if interrupted := await history.recover():
             log.info("%d turns were interrupted when the service ended last time", interrupted)
-        memories = await ending.enter_async_context(_memories(db, settings))
+        condition = Condition(settings.model, engine, asyncio.Event())
+        hub = Hub(lambda: (system.health_of(condition), engine.stats))
+        await ending.enter_async_context(_running(hub.run()))
+        memories = await ending.enter_async_context(_memories(db, settings, hub.remembered))
         recollections = Recollections(memories, history, settings.recall)
-        serving = Serving(engine, memories, recollections, settings.model, model_folder)
+        serving = Serving(engine, memories, recollections, settings.model, model_folder, tell=hub.released)
         await ending.enter_async_context(_running(_attach_values(engine, memories, prompts, settings, serving)))
-        trained = await ending.enter_async_context(_training(db, history, memories, engine, prompts, settings, serving))
+        trained = await ending.enter_async_context(
+            _training(db, history, memories, engine, prompts, settings, serving, hub)
+        )
         remember = Remember(
             history, memories, asker(engine, settings.generation), prompts, settings.memory, settings.chat.names[0]
         )
@@ -140,8 +155,12 @@ async def _opened(
         metrics = Metrics(engine.stats)
         sockets: set[asyncio.Task[Any]] = set()
         metrics.sockets.set_function(lambda: len(sockets))
-        condition = Condition(settings.model, engine, asyncio.Event())
         await ending.enter_async_context(_watched(condition, on_failure))
+
+        def publish(event: Event) -> None:
+            metrics.publish(event)
+            hub.publish(event)
+
         chats = Chats(
             history,
             engine,
@@ -150,7 +169,8 @@ async def _opened(
             settings.chat,
             settings.generation,
             drain_seconds=settings.server.drain_seconds,
-            publish=metrics.publish,
+            publish=publish,
+            heard=hub.heard,
             recollections=recollections,
             remember=remember,
             commands=await asyncio.to_thread(Commands, memories, settings.chat.language, self_id=settings.chat.self_id),
@@ -164,6 +184,7 @@ async def _opened(
             training=trained,
             guard=Guard(settings.tokens, server.origins, RateLimit(server.rate_limit)),
             metrics=metrics,
+            hub=hub,
             condition=condition,
             limits=Limits(settings.chat.max_message_chars, send_seconds),
             sockets=sockets,
@@ -172,10 +193,11 @@ async def _opened(
 
 
 @asynccontextmanager
-async def _memories(db: Database, settings: Settings) -> AsyncGenerator[Memories]:
+async def _memories(db: Database, settings: Settings, tell: Callable[[Change], None]) -> AsyncGenerator[Memories]:
     """Raises ModelError if there is no such encoder."""
     encoder = await asyncio.to_thread(make_encoder, settings.memory.encoder)
-    async with Memories.open(db, encoder, settings.data / "index", max_size=settings.memory.max_size) as memories:
+    folder, size = settings.data / "index", settings.memory.max_size
+    async with Memories.open(db, encoder, folder, max_size=size, tell=tell) as memories:
         yield memories
 
 
@@ -188,13 +210,27 @@ async def _training(
     prompts: Prompts,
     settings: Settings,
     serving: Serving,
+    hub: Hub,
 ) -> AsyncGenerator[Training]:
     """Training by hand and by schedule; and the release in force serves as soon as it can."""
     runs, releases, train = Runs(db), Releases(settings.data / "releases"), settings.train
     voice = await asyncio.to_thread(Voice.load, prompts, settings.chat.names[0], settings.chat.language)
-    hooks = Hooks(serving.base, asker(engine, settings.generation), Gatekeeper(train.gate), serving.swap)
+    ask = partial(asker, engine, settings.generation, base=True)
+    hooks = Hooks(
+        ready=serving.base,
+        ask=ask(most=QUESTION_TOKENS * train.questions),
+        chat=ask(most=CHAT_TOKENS),
+        gate=Gatekeeper(train.gate),
+        swap=serving.swap,
+        pause=serving.pause,
+        resume=serving.resume,
+        at_once=settings.engine.max_batch,
+    )
     rule = Rule(train.hour, train.first_delay, train.interval) if train.enabled else None
-    async with Learn(runs, memories, history, releases, settings.data / "train", voice, train, hooks) as learn:
+    folder = settings.data / "train"
+    async with Learn(runs, memories, history, releases, folder, voice, train, hooks, tell=hub.trained) as learn:
+        if newest := await runs.newest():
+            hub.trained(newest, {})
         schedule = Schedule(runs, rule, partial(learn.trigger, "schedule"), learn.tidy)
         async with _running(serving.begin(releases)), _running(schedule.run()):
             yield Training(learn, schedule, train)

@@ -16,7 +16,7 @@ from qqmem.errors import EngineStopped
 from qqmem.events import Event, Recalled, Reply, Token, TurnEnded, TurnStarted
 from qqmem.history import History
 from qqmem.recollection import Recollections
-from qqmem.records import Incoming
+from qqmem.records import Incoming, Message
 from qqmem.remember import Remember
 from qqmem.settings import Chat, Generation
 from qqmem.turn import Author, Writer
@@ -30,6 +30,7 @@ class Chats:
     tokenizer: may have to wait for the model; messages are stored meanwhile, turns wait.
     drain_seconds: how long running turns may go on at the end, before they are cancelled and stored.
     publish: is told every event of every conversation, on the event loop; must be quick and must not raise.
+    heard: as publish, of every message of a person, once it is stored.
     recollections, remember, commands: what there is of memory; without them nothing is recalled or remembered.
     chance: draws from [0, 1), for chat.reply_probability. sleep: waits for chat.merge_window.
     """
@@ -45,6 +46,7 @@ class Chats:
         *,
         drain_seconds: float = 10.0,
         publish: Callable[[Event], None] = lambda _: None,
+        heard: Callable[[Message], None] = lambda _: None,
         recollections: Recollections | None = None,
         remember: Remember | None = None,
         commands: Commands | None = None,
@@ -52,7 +54,7 @@ class Chats:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         author = Author(writer, tokenizer, prompts, chat, generation, recollections)
-        self._shared = Shared(history, author, chat, publish, chance, sleep, remember, commands)
+        self._shared = Shared(history, author, chat, publish, chance, sleep, remember, commands, heard)
         self._drain_seconds = drain_seconds
         self._is_closed = False
 

@@ -63,9 +63,14 @@ def _token(settings: Settings, url: str | None) -> str | None:
 
 
 def answer_of(answer: httpx.Response) -> Any:
-    """The body of an answer. Raises Refused, in the words of the service."""
+    """The JSON body of an answer. Raises Refused, in the words of the service."""
+    return granted(answer).json()
+
+
+def granted(answer: httpx.Response) -> httpx.Response:
+    """An answer that is no error. Raises Refused, in the words of the service."""
     if answer.is_success:
-        return answer.json()
+        return answer
     try:
         said = answer.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):

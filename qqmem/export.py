@@ -12,23 +12,25 @@ from qqmem import practice
 from qqmem.errors import TrainingError
 from qqmem.history import History
 from qqmem.lessons import Lessons, write
-from qqmem.memory.extract import Ask
 from qqmem.memory.memories import Memories
-from qqmem.run_parts import Base, Voice
+from qqmem.run_parts import Base, Hooks, Voice
 from qqmem.settings_train import Train
+from qqmem.train.starter import generate
 
 _MOST_CHATS = 400
+_MADE_UP = 120
+"""Facts of the starter's generator; twice as many messages that need no memory come with them."""
 
 
 class Exporter:
     """Writes what a run trains on. folder: of what is kept from one run to the next, which is nobody's."""
 
     def __init__(
-        self, memories: Memories, history: History, ask: Ask, voice: Voice, settings: Train, folder: Path
+        self, memories: Memories, history: History, hooks: Hooks, voice: Voice, settings: Train, folder: Path
     ) -> None:
         self._memories = memories
         self._history = history
-        self._ask = ask
+        self._hooks = hooks
         self._voice = voice
         self._settings = settings
         self._folder = folder
@@ -45,7 +47,7 @@ class Exporter:
             "prompt_order": list(self._voice.prompts.order),
             "bot_name": self._voice.bot_name,
             "settings": self._settings.model_dump(mode="json"),
-            "base_release": "",
+            "starter": str(base.starter or ""),
         }
 
     async def export(
@@ -55,8 +57,10 @@ class Exporter:
 
         content: of run.json. tell: what is being made, how much of it is done, of how much.
         """
-        settings, words = self._settings, self._voice.words
-        lessons = Lessons(self._memories, self._history, self._ask, words, settings.questions)
+        settings, hooks = self._settings, self._hooks
+        lessons = Lessons(
+            self._memories, self._history, hooks.ask, self._voice.words, settings.questions, hooks.at_once
+        )
         drawn, origin = await lessons.draw(settings.memories, partial(tell, "export"))
         found = practice.Practice(())
         if settings.sft_path is not None:
@@ -65,9 +69,16 @@ class Exporter:
         space = await self._memories.store.space(base.space)
         if space is None:
             raise TrainingError("The space of the model's vectors is not known; start the service anew.")
-        await write(folder, content, drawn, origin, lessons.negatives(drawn), chats, space.centre)
+        trained, held_out = practice.split(chats, settings.seed)
+        # Talk of people who do not exist beside that of the bot's own: it is more varied, and keeps the starter's sense
+        # of when no memory is needed.
+        made_up = await asyncio.to_thread(generate, seed=settings.seed, facts=_MADE_UP, hold_out=0)
+        negatives = [*lessons.negatives(drawn), *(each["text"] for each in made_up.negatives)]
+        beside = () if found.chats else [each["messages"] for each in made_up.sft]
+        await write(folder, content, drawn, origin, negatives, ([*trained, *beside], held_out), space.centre)
         sft = {
-            "chats": len(chats),
+            "chats": len(trained),
+            "held_out": len(held_out),
             "own": not found.chats,
             "num_faults": found.num_faults,
             "faults": list(found.faults),
@@ -76,4 +87,6 @@ class Exporter:
 
     async def _own_chats(self, base: Base, tell: Callable[[int, int], None]) -> Sequence[practice.Chat]:
         system = self._voice.prompts.phrase("persona", bot_name=self._voice.bot_name)
-        return await practice.Writer(self._ask, self._voice.words, system, self._folder, base.name).chats(tell)
+        hooks, words = self._hooks, self._voice.words
+        writer = practice.Writer(hooks.chat, words, system, self._folder, base.name, hooks.at_once)
+        return await writer.chats(tell)

@@ -7,6 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -40,43 +41,63 @@ def decide(result: Mapping[str, Any], settings: Gate, ids: Sequence[int]) -> Rep
     What could not be measured decides nothing: a run without held-out questions cannot fail by them.
     """
     before, after = result["before"], result["after"]
-    rise, beside = _rise(before, after, "perplexity"), _rise(before, after, "perplexity_beside")
+    # A starter serves before; it must not let the model drift from the base by a little more each time.
+    base = result.get("base") or before
+    after = {
+        **after,
+        "perplexity_rise": _rise(base, after, "perplexity"),
+        "perplexity_rise_beside": _rise(base, after, "perplexity_beside"),
+    }
+    limits = (
+        ("recall_at_1", "recall_at_1", "below", settings.recall_at_1),
+        ("exact", "exact", "below", settings.exact),
+        ("perplexity_rise", "perplexity_rise", "above", settings.perplexity_rise),
+        ("perplexity_rise_beside", "perplexity_rise beside a memory", "above", settings.perplexity_rise),
+    )
     faults = [
-        f"{name} is {value:.3f}, {relation} {bound:.3f}"
-        for name, value, relation, bound, is_fault in (
-            _below("recall_at_1", after["recall_at_1"], settings.recall_at_1),
-            _below("exact", after["exact"], settings.exact),
-            _above("perplexity_rise", rise, settings.perplexity_rise),
-            _above("perplexity_rise beside a memory", beside, settings.perplexity_rise),
-        )
-        if is_fault
+        (said, {"measure": name, "value": after[name], "relation": relation, "bound": bound})
+        for name, said, relation, bound in limits
+        # Whatever is no number, as of a model that has gone to pieces, is not within a bound.
+        if after[name] is not None and not (after[name] >= bound if relation == "below" else after[name] <= bound)
     ]
+    reasons = "; ".join(f"{said} is {f['value']:.3f}, {f['relation']} {f['bound']:.3f}" for said, f in faults)
     finds = after["recall_at_1"] is not None and after["recall_at_1"] >= settings.recall_at_1
     knows_when = (after["trigger_recall"] or 0) >= settings.trigger_recall
     is_precise = (after["trigger_precision"] or 0) >= settings.trigger_precision
+    decodable = tuple(ids[row] for row in result["decodable"])
+    told = {key: result[key] for key in ("memories", "base", "before", "compared") if result.get(key)}
+    details = {
+        **told,
+        "after": after,
+        "ids": list(ids),
+        "decodable": list(decodable),
+        "thresholds": settings.model_dump(),
+        "faults": [fault for _, fault in faults],
+    }
     return Report(
         passed=not faults,
-        reason=f"The gate refused it: {'; '.join(faults)}." if faults else "",
-        metrics={**after, "perplexity_rise": rise, "perplexity_rise_beside": beside},
-        decodable=tuple(ids[row] for row in result["decodable"]),
+        reason=f"The gate refused it: {reasons}." if faults else "",
+        metrics={name: value for name, value in after.items() if isinstance(value, int | float) and isfinite(value)},
+        decodable=decodable,
         trigger="model" if knows_when and is_precise else "both",
         lanes=_TRAINED if finds else _DAY_ZERO,
-        details={"before": before, "after": after, "memories": result["memories"]},
+        details=_without_nan(details),
     )
 
 
-def _below(name: str, value: float | None, bound: float) -> tuple[str, float, str, float, bool]:
-    return name, value or 0.0, "below", bound, value is not None and value < bound
-
-
-def _above(name: str, value: float | None, bound: float) -> tuple[str, float, str, float, bool]:
-    return name, value or 0.0, "above", bound, value is not None and value > bound
-
-
-def _rise(before: Mapping[str, float | None], after: Mapping[str, float | None], name: str) -> float | None:
+def _rise(base: Mapping[str, float | None], after: Mapping[str, float | None], name: str) -> float | None:
     """By how much ordinary turns are written worse than by the base that reads nothing beside them."""
-    old, new = before["perplexity"], after[name]
+    old, new = base["perplexity"], after[name]
     return new / old - 1 if old and new else None
+
+
+def _without_nan(content: Any) -> Any:
+    """JSON knows no such numbers: None."""
+    if isinstance(content, Mapping):
+        return {key: _without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_without_nan(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], list[int]]:

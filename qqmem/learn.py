@@ -13,24 +13,24 @@ import shutil
 import uuid
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import partial
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from qqmem import run_folders
-from qqmem.errors import Conflict, NotFound, QqmemError, TrainingError
+from qqmem.errors import Conflict, QqmemError, TrainingError
 from qqmem.export import Exporter
 from qqmem.history import History
 from qqmem.journal import Journal, Told
+from qqmem.leftover import Leftover
 from qqmem.lessons import read_origin, unchanged
 from qqmem.memory.memories import Memories
-from qqmem.run_parts import Base, Command, Hooks, Report, Voice, accelerate
+from qqmem.run_parts import Base, Command, Hooks, Report, Voice
 from qqmem.runs import Run, Runs
 from qqmem.settings_train import Train
 from qqmem.train.releases import Manifest, Releases
-from qqmem.trainer import Trainer, kill_left
+from qqmem.trainer import Trainer, accelerate, kill_left
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,6 @@ _LEAST_FREE = 512 * 2**20
 _FULL = "The disk is nearly full: training needs half a GiB and more; make room and train again."
 _BUG = "The training has met a bug; the log of the service says more."
 _ENDED = "It was stopped."
-_STILL_GOOD = timedelta(days=2)
-"""How long the files of an interrupted run are kept to go on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +77,11 @@ class Learn:
         self.releases = releases
         self._memories = memories
         self._history = history
-        self._folder = folder
+        self.folder = folder
         self._runs_folder = folder / "runs"
         self._settings = settings
         self._hooks = hooks
-        self._exporter = Exporter(memories, history, hooks.ask, voice, settings, folder)
+        self._exporter = Exporter(memories, history, hooks, voice, settings, folder)
         self._command = command or accelerate(settings.launch)
         self._told = tell
         self._free = free
@@ -93,18 +91,21 @@ class Learn:
         self._stopping = False
         # Why neither a run nor a rollback can begin now, if so.
         self._busy = ""
-        # What makes, moves and deletes the folders of runs.
-        self._files = asyncio.Lock()
+        self._left = Leftover(runs, memories, self._runs_folder)
+        self._tidying: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
         for run in await self.runs.page(100, state="running"):
             await self._recover(run)
         await self.tidy()
+        self._tidying = asyncio.create_task(self._left.watch())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
         await self.cancel()
+        self._tidying.cancel()
+        await asyncio.wait([self._tidying])
 
     # ---- what may be asked ---------------------------------------------------------------------------------------
 
@@ -136,7 +137,10 @@ class Learn:
             await asyncio.wait([self._task])
 
     async def rollback(self, name: str | None) -> str | None:
-        """Put another release in force; None is the untrained model. Raises Conflict, NotFound, ReleaseError."""
+        """Put another release in force, the starter too; None is the untrained model.
+
+        Raises Conflict, NotFound, ReleaseError.
+        """
         self._take("A training run is going on; a release cannot be changed now.")
         try:
             decodable: Sequence[int] = ()
@@ -158,20 +162,7 @@ class Learn:
 
     async def tidy(self) -> None:
         """Delete the files of runs that nobody will go on with: of a memory that was forgotten, above all."""
-        async with self._files:
-            left = await self._unfinished()
-            for id in await asyncio.to_thread(run_folders.ids, self._runs_folder):
-                with suppress(NotFound):
-                    run = await self.runs.find(id)
-                    if run.state != "running" and run != left:
-                        await self._clean(run)
-
-    async def _clean(self, run: Run) -> None:
-        folder = self._runs_folder / str(run.id)
-        try:
-            await asyncio.to_thread(run_folders.clean, folder, keep_result=run.state == "refused")
-        except OSError as error:
-            log.warning("the files of training run %d cannot be deleted: %s", run.id, error.strerror)
+        await self._left.tidy()
 
     # ---- a run ---------------------------------------------------------------------------------------------------
 
@@ -208,37 +199,32 @@ class Learn:
             async with self._room():
                 for stage in run_folders.STAGES:
                     await self._stage(journal, stage, folder)
-            await journal.at("gate")
-            report = await self._hooks.gate(folder)
+                if self._settings.compare:
+                    plain = await asyncio.to_thread(run_folders.compared, folder)
+                    await self._trained(journal, "stage1", plain)
+                await journal.at("gate")
+                report = await self._hooks.gate(folder)
         await journal.count(gate=dict(report.metrics))
-        await asyncio.to_thread(run_folders.write_json, folder / "report.json", report.details)
+        details = await asyncio.to_thread(run_folders.write_report, folder, report)
         if not report.passed:
             await journal.end("refused", report.reason)
             return
-        await _to_the_end(self._publish(journal, base, folder, report))
+        await _to_the_end(self._publish(journal, base, folder, replace(report, details=details)))
 
     async def _prepare(self, journal: Journal, base: Base, folder: Path) -> None:
         """The files of a run: made, or those of an interrupted one that was about the same."""
         content = self._exporter.content(journal.run.id, base)
-        async with self._files:
+        async with self._left.changing:
             await asyncio.to_thread(run_folders.make_room, self._runs_folder)
             if await asyncio.to_thread(self._free, self._runs_folder) < _LEAST_FREE:
                 raise TrainingError(_FULL)
-            if old := await self._unfinished():
+            if old := await self._left.unfinished():
                 before = self._runs_folder / str(old.id)
                 if await asyncio.to_thread(run_folders.is_same, before, content):
                     log.info("training run %d goes on with run %d", journal.run.id, old.id)
                     await asyncio.to_thread(run_folders.adopt, before, folder, content)
                     return
         await journal.count(export=await self._exporter.export(content, base, folder, journal.hear_export))
-
-    async def _unfinished(self) -> Run | None:
-        """The last run, if it was interrupted and its files may be gone on with: nothing in them was forgotten."""
-        run = next((one for one in await self.runs.page(2) if one.state != "running"), None)
-        if run is None or run.state != "interrupted" or run.started_at < datetime.now(UTC) - _STILL_GOOD:
-            return None
-        origin = await asyncio.to_thread(read_origin, self._runs_folder / str(run.id))
-        return run if origin and await unchanged(self._memories.store, origin) == set(origin) else None
 
     @asynccontextmanager
     async def _room(self) -> AsyncGenerator[None]:
@@ -254,6 +240,12 @@ class Learn:
 
     async def _stage(self, journal: Journal, stage: Literal["stage1", "stage2"], folder: Path) -> None:
         await journal.at(stage)
+        await self._trained(journal, stage, folder)
+        metrics = await asyncio.to_thread(run_folders.read_json, folder / stage / "metrics.json")
+        await journal.count(**{stage: metrics})
+
+    async def _trained(self, journal: Journal, stage: str, folder: Path) -> None:
+        """Have a stage run to its end, if it has not. Raises TrainingError."""
         if not await asyncio.to_thread(run_folders.is_done, folder, stage):
             trainer = Trainer(
                 self._command(stage, folder),
@@ -269,8 +261,6 @@ class Learn:
             raise TrainingError(
                 f"The trainer of {stage} ended without a result; log.txt in the folder of the run says why."
             )
-        metrics = await asyncio.to_thread(run_folders.read_json, folder / stage / "metrics.json")
-        await journal.count(**{stage: metrics})
 
     async def _publish(self, journal: Journal, base: Base, folder: Path, report: Report) -> None:
         await journal.at("publish")
@@ -289,9 +279,9 @@ class Learn:
             created_at=datetime.now(UTC).isoformat(),
             seed=self._settings.seed,
         )
-        last = await self.runs.last_release()
-        publish = partial(self.releases.publish, folder / "stage2", manifest, report.details, newer_than=last)
-        name = await asyncio.to_thread(publish)
+        last, made = await self.runs.last_release(), (folder / "stage2", manifest, report.details)
+        page = folder / "report.html"
+        name = await asyncio.to_thread(self.releases.publish, *made, page=page, newer_than=last)
         await journal.note(release=name)
         await journal.at("swap")
         await self._swap(name)
@@ -303,7 +293,7 @@ class Learn:
     async def _swap(self, name: str | None) -> None:
         """Have the engine take a release, then put it in force; the one before serves on if either fails."""
         before = await asyncio.to_thread(self._serving)
-        await self._hooks.swap(self.releases.folder / name if name else None)
+        await self._hooks.swap(await asyncio.to_thread(self.releases.path, name) if name else None)
         try:
             await asyncio.to_thread(self.releases.point, name)
         except BaseException:

@@ -3,7 +3,7 @@
     run.json         written last: with it the export is whole
     memories.jsonl   what to remember, and what makes one think of it; values.npy its vectors, centre.npy their centre
     negatives.jsonl  messages that need no memory
-    sft.jsonl        ordinary conversations
+    sft.jsonl        ordinary conversations; heldout.jsonl: others, for the gate
     origin.json      whose texts are in these files: memories by id, with a hash of what they told
 
 Nothing forgotten is in it: what may be found now is all that is read. PRIVATE names the files that hold texts.
@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from qqmem.abreast import abreast
 from qqmem.errors import PromptTooLong, TrainingError
 from qqmem.history import History
 from qqmem.memory.extract import Ask
@@ -34,7 +35,7 @@ from qqmem.memory.search import can_answer
 from qqmem.memory.store import Store
 from qqmem.memory.types import Memory, State, Vectors
 
-PRIVATE = ("memories.jsonl", "values.npy", "centre.npy", "negatives.jsonl", "sft.jsonl", "origin.json")
+PRIVATE = ("memories.jsonl", "values.npy", "centre.npy", "negatives.jsonl", "sft.jsonl", "heldout.jsonl", "origin.json")
 
 Tell = Callable[[int, int], None]
 """Told how much of the export is done, of how much."""
@@ -43,6 +44,8 @@ _PAGE = 200
 _MOST_SOURCES = 2
 _LEAST, _LONGEST = 4, 60
 _MARK = re.compile(r"^[\s\-*•·#>]*(?:\(?\d+[.、)）:：]|[一二三四五六七八九十]、|[QＱ问][:：])?\s*")
+_SPEAKER = re.compile(r"^[^：:？?，,]{1,8}[：:]\s*")
+_TO_THE_BOT = re.compile(r"我|你还?记得|你还?知道|你说|告诉")
 _QUOTES = "\"'“”‘’「」『』 "
 _ASKS = re.compile(
     r"[?？]$|吗|么|什么|谁|哪|多少|几|怎|记得|\b(?:what|who|where|when|which|how|why|do|does|did|is|are)\b", re.I
@@ -88,27 +91,34 @@ class Lesson:
 
 
 class Lessons:
-    """Draws up lessons. words: of prompts/learn.<language>.yaml. num_questions: thought up for each memory."""
+    """Draws up lessons. words: of prompts/learn.<language>.yaml. num_questions: thought up for each memory.
+
+    at_once: how many memories the model is asked about together.
+    """
 
     def __init__(
-        self, memories: Memories, history: History, ask: Ask, words: Mapping[str, Any], num_questions: int
+        self,
+        memories: Memories,
+        history: History,
+        ask: Ask,
+        words: Mapping[str, Any],
+        num_questions: int,
+        at_once: int = 4,
     ) -> None:
         self._memories = memories
         self._history = history
         self._ask = ask
         self._words = words
         self._num_questions = num_questions
+        self._at_once = at_once
 
     async def draw(self, most: int, tell: Tell) -> tuple[list[Lesson], dict[int, str]]:
         """The lessons, and the hashes of all memories that are in them, by id. Raises TrainingError, EngineError."""
         chosen = (await candidates(self._memories.store))[:most]
         older = await _superseded(self._memories.store)
-        lessons, told = [], dict[int, str]()
-        for done, memory in enumerate(chosen):
-            tell(done, len(chosen))
-            if (lesson := await self._lesson(memory, older[memory.id])) is not None:
-                lessons.append(lesson)
-                told |= {one.id: _hash(one) for one in (memory, *older[memory.id])}
+        drawn = await abreast(lambda one: self._lesson(one, older[one.id]), chosen, self._at_once, tell)
+        lessons = [lesson for lesson in drawn if lesson is not None]
+        told = {each.id: _hash(each) for one in lessons for each in (one.memory, *one.before)}
         if not lessons:
             raise TrainingError("No memory has a vector of the model's own; see whether recall.trigger is off.")
         # While the model wrote, some may have been forgotten or corrected.
@@ -194,11 +204,16 @@ async def _all(store: Store, state: State) -> AsyncGenerator[Memory]:
 
 
 def questions_in(answer: str, memory: str) -> list[str]:
-    """The usable ones of the lines that the model wrote: they ask, are about it, and do not give it away."""
+    """The usable ones of the lines that the model wrote: they ask, are about it, and do not give it away.
+
+    Small models ask the person, as in an interview, where the person is to ask: those are turned round.
+    """
     known = _pairs(memory)
     found = dict[str, None]()
     for line in answer.splitlines():
-        text = _MARK.sub("", line, count=1).strip(_QUOTES)
+        text = _SPEAKER.sub("", _MARK.sub("", line, count=1)).strip(_QUOTES)
+        if not _TO_THE_BOT.search(text):
+            text = text.replace("你", "我")
         shared = known & _pairs(text)
         if _LEAST <= len(text) <= _LONGEST and _ASKS.search(text) and shared and len(shared) < 0.7 * len(known):
             found.setdefault(text)
@@ -206,8 +221,10 @@ def questions_in(answer: str, memory: str) -> list[str]:
 
 
 def topic_of(text: str) -> str:
-    """What a memory is about, in a few words: the beginning of its first clause."""
-    clause = next((part.strip() for part in _CLAUSE.split(text) if part.strip()), text.strip())
+    """What a memory is about, in a few words: the beginning of its first clause that says something."""
+    clauses = [part.strip() for part in _CLAUSE.split(text) if part.strip()]
+    # "嗯，", "是啊，" say nothing.
+    clause = next((one for one in clauses if len(one) >= _LEAST), clauses[0] if clauses else text.strip())
     if len(clause) <= _TOPIC:
         return clause
     cut = clause[:_TOPIC]
@@ -233,10 +250,10 @@ async def write(
     lessons: Sequence[Lesson],
     origin: Mapping[int, str],
     negatives: Sequence[str],
-    chats: Sequence[Any],
+    chats: tuple[Sequence[Any], Sequence[Any]],
     centre: Vectors,
 ) -> None:
-    """Write all files of a run. run: what run.json holds. Raises OSError."""
+    """Write all files of a run. run: what run.json holds. chats: to train on, and held out. Raises OSError."""
 
     def write_all() -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -244,7 +261,8 @@ async def write(
         np.save(folder / "values.npy", np.stack([one.value for one in lessons]).astype(np.float32))
         np.save(folder / "centre.npy", centre.astype(np.float32))
         _lines(folder / "negatives.jsonl", [{"text": text} for text in negatives])
-        _lines(folder / "sft.jsonl", [{"messages": chat} for chat in chats])
+        for name, part in zip(("sft", "heldout"), chats, strict=True):
+            _lines(folder / f"{name}.jsonl", [{"messages": chat} for chat in part])
         (folder / "origin.json").write_text(json.dumps(origin), "utf-8")
         aside = folder / "run.new"
         aside.write_text(json.dumps(run, ensure_ascii=False, indent=1), "utf-8")

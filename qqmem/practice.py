@@ -9,14 +9,16 @@ import asyncio
 import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qqmem.abreast import abreast
 from qqmem.errors import PromptTooLong
-from qqmem.memory.extract import Ask
+from qqmem.memory.extract import Answer, Ask
 
 Chat = list[dict[str, str]]
 """Messages, each with role and content."""
@@ -27,6 +29,9 @@ _PAIRS = (
     ("query", ("response", "answer")),
     ("question", ("answer", "response")),
 )
+_HELD_OUT = 8
+"""One in so many conversations is kept for the gate."""
+_SENTENCE = re.compile(r".*(?:[。！？!?…~～\n]|\.(?=\s|$))[”’」』\"')）]*", re.DOTALL)
 _MOST_FAULTS = 50
 _MOST_BYTES = 2**20
 
@@ -110,11 +115,36 @@ def _text(found: object) -> str:
     return found
 
 
-class Writer:
-    """Has the model write conversations, once for each model and language. system: the prompt under which it does."""
+def split(chats: Sequence[Chat], seed: int) -> tuple[list[Chat], list[Chat]]:
+    """Those to train on, and those that are held out for the gate: one in eight, and one at least of two or more."""
+    num = max(1, len(chats) // _HELD_OUT) if len(chats) > 1 else 0
+    held_out = set(random.Random(seed).sample(range(len(chats)), num))
+    kept: tuple[list[Chat], list[Chat]] = ([], [])
+    for place, chat in enumerate(chats):
+        kept[place in held_out].append(chat)
+    return kept
 
-    def __init__(self, ask: Ask, words: Mapping[str, Any], system: str, folder: Path, model: str) -> None:
+
+def whole(answer: Answer) -> str:
+    """An answer up to its last whole sentence, if it was broken off; all of it if there is none."""
+    text = answer.text.strip()
+    if answer.complete:
+        return text
+    sentences = _SENTENCE.match(text)
+    return sentences.group().strip() if sentences else text
+
+
+class Writer:
+    """Has the model write conversations, once for each model and language. system: the prompt under which it does.
+
+    at_once: how many are written together.
+    """
+
+    def __init__(
+        self, ask: Ask, words: Mapping[str, Any], system: str, folder: Path, model: str, at_once: int = 4
+    ) -> None:
         self._ask = ask
+        self._at_once = at_once
         self._openings: Sequence[str] = words["practice"]
         self._plain: Sequence[Sequence[str]] = words["plain"]
         self._system = system
@@ -125,17 +155,18 @@ class Writer:
         """What the model wrote, now or in an earlier run. tell: how many are done, of how many. Raises EngineError."""
         if kept := await asyncio.to_thread(self._kept):
             return kept
-        chats = []
-        for done, opening in enumerate(self._openings):
-            tell(done, len(self._openings))
-            with suppress(PromptTooLong):
-                answer = await self._ask(self._system, opening)
-                if answer.complete and answer.text.strip():
-                    chats.append(self._chat(opening, answer.text.strip()))
+        answers = await abreast(self._answer, self._openings, self._at_once, tell)
+        written = zip(self._openings, answers, strict=True)
+        chats = [self._chat(opening, answer) for opening, answer in written if answer]
         if not chats:
             return [self._chat(asked, answer) for asked, answer in self._plain]
         await asyncio.to_thread(self._keep, chats)
         return chats
+
+    async def _answer(self, opening: str) -> str:
+        with suppress(PromptTooLong):
+            return whole(await self._ask(self._system, opening))
+        return ""
 
     def _chat(self, asked: str, answer: str) -> Chat:
         told = (("system", self._system), ("user", asked), ("assistant", answer))

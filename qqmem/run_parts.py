@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -22,13 +21,14 @@ Command = Callable[[str, Path], Sequence[str]]
 @dataclass(frozen=True, slots=True)
 class Base:
     """The model that is trained. folder: a local one. space: the id of the space of values, as the store
-    knows it (search.space_id).
+    knows it (search.space_id). starter: the release that training begins with, if one comes with the package.
     """
 
     name: str
     sha256: str
     folder: Path
     space: str
+    starter: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +61,19 @@ async def _nothing() -> None:
 class Hooks:
     """What training needs of the rest. ready: waits for the model and its vectors.
 
+    ask: the untrained model, about a memory. chat: the same, to write a short reply; it may be broken off.
+    at_once: how many of these it answers together.
     pause, resume: the model makes room on the GPU, and comes back (train.gpu: exclusive).
     """
 
     ready: Callable[[], Awaitable[Base]]
     ask: Ask
+    chat: Ask
     gate: Gate
     swap: Swap
     pause: Callable[[], Awaitable[None]] = _nothing
     resume: Callable[[], Awaitable[None]] = _nothing
+    at_once: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +90,3 @@ class Voice:
         """Blocks."""
         text = (resources.files("qqmem") / "prompts" / f"learn.{language}.yaml").read_text("utf-8")
         return cls(prompts, bot_name, language, yaml.safe_load(text))
-
-
-def accelerate(launch: Sequence[str]) -> Command:
-    """The stages as programs under accelerate. launch: more arguments for it."""
-
-    def command(stage: str, folder: Path) -> list[str]:
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", *launch]
-        return [*launcher, "-m", f"qqmem.train.{stage}", "--run", str(folder)]
-
-    return command

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from qqmem.engine.worker import Engine
@@ -13,7 +14,7 @@ from qqmem.memory.memories import Memories
 from qqmem.memory.search import DAY_ZERO
 from qqmem.recollection import Recollections
 from qqmem.run_parts import Base
-from qqmem.train.releases import Manifest, Releases, read_manifest
+from qqmem.train.releases import Manifest, Releases, read_manifest, starter_of
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +23,29 @@ DRAIN_SECONDS = 20.0
 
 
 class Serving:
-    """Swaps releases. model: its name; folder: where it lies. ready: set once memories have vectors of the model."""
+    """Swaps releases. model: its name; folder: where it lies. has_values: set once memories have vectors of the model.
+
+    find_starter: releases.starter_of, for the model and a space.
+    tell: told which release serves after each swap, None for the base; it must not raise.
+    """
 
     def __init__(
-        self, engine: Engine, memories: Memories, recollections: Recollections, model: str, folder: Path | None
+        self,
+        engine: Engine,
+        memories: Memories,
+        recollections: Recollections,
+        model: str,
+        folder: Path | None,
+        find_starter: Callable[[str, str], Path | None] = starter_of,
+        tell: Callable[[str | None], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._memories = memories
         self._recollections = recollections
         self._model = model
         self._folder = folder
+        self._find_starter = find_starter
+        self._tell = tell
         self.has_values = asyncio.Event()
         self.manifest: Manifest | None = None
         """Of the release that serves."""
@@ -45,7 +59,8 @@ class Serving:
         space = self._memories.value_space
         if space is None:
             raise ModelError("The model has made no vectors of memories, so it cannot be trained; see the log.")
-        return Base(self._model, await asyncio.to_thread(_digest, self._folder), self._folder, space)
+        sha256, starter = await asyncio.to_thread(digest, self._folder), await self._starter()
+        return Base(self._model, sha256, self._folder, space, starter)
 
     async def swap(self, release: Path | None) -> None:
         """Serve a release, or the base. Turns that are being written end first. Raises ModelError: nothing changed."""
@@ -57,19 +72,32 @@ class Serving:
         self.manifest = manifest
         self._memories.weigh(manifest.lanes if manifest else DAY_ZERO)  # type: ignore[arg-type]
         self._recollections.use(manifest.release if manifest else "", manifest.trigger if manifest else "both")
+        self._tell(manifest.release if manifest else None)
         log.info("release %s serves", manifest.release if manifest else "none")
 
     async def begin(self, releases: Releases) -> None:
         """Serve the release in force, once the model is there; one that does not fit is left, and told."""
         try:
             await self.has_values.wait()
+            releases.starter = await self._starter()
             if (current := await asyncio.to_thread(releases.current)) is not None:
                 await self.swap(await asyncio.to_thread(releases.path, current))
         except QqmemError as error:
             log.error("the base serves, without a release: %s", error)
 
+    async def pause(self) -> None:
+        """Leave the GPU to others: the model computes on the CPU, and answers more slowly."""
+        await self._engine.call(lambda model: model.move("cpu"), drain=DRAIN_SECONDS)
 
-def _digest(folder: Path) -> str:
+    async def resume(self) -> None:
+        """Take the GPU back. Raises what torch raises if there is no room."""
+        await self._engine.call(lambda model: model.move(None), drain=DRAIN_SECONDS)
+
+    async def _starter(self) -> Path | None:
+        return await asyncio.to_thread(self._find_starter, self._model, self._memories.value_space or "")
+
+
+def digest(folder: Path) -> str:
     """sha256 over the weights of a model."""
     digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):

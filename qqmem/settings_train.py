@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeGuard
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Section(BaseModel):
@@ -34,7 +35,7 @@ def is_section(kind: object) -> TypeGuard[type[Section]]:
 class Stage1(Section):
     """The first stage: what the model asks for when it writes `<recall>`."""
 
-    epochs: int = Field(default=9, ge=1, description="How often each cue is seen.")
+    epochs: int = Field(default=3, ge=1, description="How often each memory is asked for, in three ways.")
     lr: float = Field(default=1e-3, gt=0, description="Learning rate of the adapter.")
     head_lr: float = Field(default=5e-4, gt=0, description="Learning rate of the query head.")
     batch: int = Field(default=32, ge=1, description="Cues of one step; each is told from the memories of the others.")
@@ -46,20 +47,37 @@ class Stage1(Section):
         default="infonce",
         description="infonce tells the right memory from the others; mse copies its vector, for comparison only.",
     )
+    cues: Literal["chat", "text"] = Field(
+        default="chat",
+        description="What looks for a memory: chat, that is what people say; text, its own text, for comparison only.",
+    )
+    chat: int = Field(default=2, ge=0, description="Ordinary turns that are shown beside each 32 cues.")
+    lm_weight: Weight = Field(default=0.1, description="Weight of writing ordinary turns and beginnings of turns.")
+    kl_weight: Weight = Field(default=1.0, description="Weight of writing ordinary turns as the untrained model does.")
 
 
 class Stage2(Section):
     """The second stage: when a memory is needed, and how it is read from its vector."""
 
-    epochs: int = Field(default=12, ge=1, description="How often each memory is seen.")
+    epochs: int = Field(default=10, ge=1, description="How often each memory is seen.")
     lr: float = Field(default=1e-3, gt=0, description="Learning rate of the adapter.")
-    batch: int = Field(default=12, ge=1, description="Turns of one step.")
+    head_lr: float = Field(default=5e-4, gt=0, description="Learning rate of the query head.")
+    batch: int = Field(default=16, ge=1, description="Turns of one step.")
     rank: int = Field(default=8, ge=1, description="Rank of the adapter.")
     targets: tuple[str, ...] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
         description="The linear layers that are adapted.",
     )
+    chat: float = Field(default=0.2, ge=0, lt=1, description="Share of ordinary turns, by tokens.")
+    foreign: Fraction = Field(
+        default=0.3, description="Share of the memories that come up where they are not needed, by tokens."
+    )
+    text_weight: Weight = Field(default=1.0, description="Weight of reading memories from their vectors.")
+    chat_weight: Weight = Field(default=0.1, description="Weight of writing the replies of ordinary turns themselves.")
+    kl_weight: Weight = Field(default=3.0, description="Weight of writing ordinary turns as the untrained model does.")
+    query_weight: Weight = Field(default=0.3, description="Weight of what stage 1 has learned, so that it stays.")
+    quiet_weight: Weight = Field(default=1.0, description="Weight of not asking where no memory is needed.")
 
 
 class Gate(Section):
@@ -101,7 +119,7 @@ class Train(Section):
     gpu: Literal["share", "exclusive"] = Field(
         default="share",
         description="share: the bot goes on beside the training. exclusive: one GPU is too small for both, and the bot "
-        "makes room.",
+        "answers from the CPU meanwhile, more slowly.",
     )
     launch: tuple[str, ...] = Field(
         default=(), description="More arguments of `accelerate launch`, such as --num_processes and 2 for two GPUs."
@@ -111,11 +129,17 @@ class Train(Section):
     hang_limit: float = Field(
         default=900.0, gt=0, description="Seconds without progress after which a stage is taken for hung."
     )
+    compare: bool = Field(
+        default=False, description="Also train the query by the plain recipe, to show it beside ours in the report."
+    )
     accumulation: int = Field(default=1, ge=1, description="Batches that are added up to one step.")
     clip: float = Field(default=1.0, gt=0, description="Largest norm of the gradient of one step.")
     warmup: Fraction = Field(default=0.05, description="Share of the steps in which the learning rate rises.")
     checkpointing: bool = Field(default=False, description="Less memory for activations, more time.")
     save_steps: int = Field(default=50, ge=1, description="Steps between two points from which a run can go on.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        default="auto", description="What the trainers compute in. auto: bfloat16; float32 takes more time and memory."
+    )
     max_tokens: int = Field(default=1024, ge=64, description="Longest turn that is trained on, in tokens.")
     seed: int = Field(default=0, ge=0, description="Makes a run repeatable.")
     stage1: Stage1 = Field(default_factory=Stage1)

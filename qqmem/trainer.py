@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -74,8 +75,9 @@ class Trainer:
             raise TrainingError(await asyncio.to_thread(self._reason, code))
 
     def _start(self) -> subprocess.Popen[bytes]:
-        threads = str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, MARK: self.mark}
+        # Threads that wait must not spin: beside a process that computes, they would make both several times slower.
+        defaults = {"OMP_NUM_THREADS": str(usable_cpus()), "OMP_WAIT_POLICY": "passive"}
+        environment = {**defaults, **os.environ, MARK: self.mark}
         try:
             with (self.folder / "log.txt").open("ab") as output:
                 process = subprocess.Popen(
@@ -91,7 +93,7 @@ class Trainer:
                 f"The trainer cannot be started ({error.strerror}); see whether it is installed."
             ) from error
         with suppress(OSError):  # whoever talks with the bot goes first
-            os.setpriority(os.PRIO_PGRP, process.pid, _NICE)
+            os.setpriority(os.PRIO_PGRP, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
         return process
 
     async def _watch(self, pid: int) -> int:
@@ -142,6 +144,24 @@ class Trainer:
         if code < 0:
             return f"The trainer was killed ({signal.Signals(-code).name}); perhaps there was not enough memory."
         return f"The trainer failed with exit code {code}; log.txt in the folder of the run says why."
+
+
+def accelerate(launch: Sequence[str]) -> Callable[[str, Path], list[str]]:
+    """The stages as programs under accelerate. launch: more arguments for it."""
+
+    def command(stage: str, folder: Path) -> list[str]:
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", *launch]
+        if not any(each.replace("-", "_").startswith("__num_cpu_threads_per_process") for each in launch):
+            # Its own default is the number of physical cores, also where a process may use more, or fewer.
+            launcher += ["--num_cpu_threads_per_process", str(usable_cpus())]
+        return [*launcher, "-m", f"qqmem.train.{stage}", "--run", str(folder)]
+
+    return command
+
+
+def usable_cpus() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def birth(pid: int) -> str:

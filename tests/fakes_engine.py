@@ -100,6 +100,7 @@ class ScriptedModel:
     most_tokens: int = 0
     closed: bool = False
     release_used: Path | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
         self._thread = threading.get_ident()
@@ -160,6 +161,10 @@ class ScriptedModel:
     def use_release(self, folder: Path | None) -> None:
         self._check()
         self.release_used = folder
+
+    def move(self, device: str | None) -> None:
+        self._check()
+        self.device = device
 
     def close(self) -> None:
         self._check()

@@ -48,7 +48,7 @@ class Played:
     """What the rest of the program does for a run. log: all of it, in order.
 
     answer: of the model, to a person's words. decodable: ids, by the gate; None is all. fault: called with the name of
-    each hook before it does anything; it may raise.
+    each hook before it does anything; it may raise. details: more of the gate's report.
     """
 
     folder: Path
@@ -56,9 +56,11 @@ class Played:
     passed: bool = True
     decodable: tuple[int, ...] | None = None
     fault: Callable[[str], None] = lambda _: None
+    details: Mapping[str, Any] = field(default_factory=dict)
     log: list[str] = field(default_factory=list)
     told: list[tuple[Run, Mapping[str, Any]]] = field(default_factory=list)
     serving: Path | None = None
+    starter: Path | None = None
 
     def _do(self, name: str) -> None:
         self.log.append(name)
@@ -66,7 +68,7 @@ class Played:
 
     async def ready(self) -> Base:
         self._do("ready")
-        return Base("tiny", "ab", self.folder / "model", SPACE)
+        return Base("tiny", "ab", self.folder / "model", SPACE, self.starter)
 
     async def ask(self, system: str, user: str) -> Answer:
         self.fault("ask")
@@ -78,7 +80,8 @@ class Played:
         decodable = ids if self.decodable is None else self.decodable
         reason = "" if self.passed else "exact is .20, and must be .50."
         figures = {"exact": 0.75}
-        return Report(self.passed, reason, figures, decodable, "model", {"state": 1.0}, {"figures": figures})
+        details = {"figures": figures, **self.details}
+        return Report(self.passed, reason, figures, decodable, "model", {"state": 1.0}, details)
 
     async def swap(self, release: Path | None) -> None:
         self._do("swap")
@@ -155,7 +158,7 @@ async def learning(
             folder / "train",
             VOICE,
             Train(**options),
-            Hooks(played.ready, played.ask, played.gate, played.swap, played.pause, played.resume),
+            Hooks(played.ready, played.ask, played.ask, played.gate, played.swap, played.pause, played.resume),
             command=lambda stage, run: [sys.executable, str(FAKE), stage, str(run)],
             tell=lambda run, progress: played.told.append((run, progress)),
             free=lambda _: free,

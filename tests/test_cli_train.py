@@ -16,6 +16,7 @@ from qqmem.cli_train import app
 from tests.api.training import Teaching, teaching
 from tests.learning import Characters
 from tests.test_cli import qqmem
+from tests.test_releases import starter
 
 FACTS = ("小明喜欢黑咖啡，不加糖", "小明养了一只叫年糕的猫")
 
@@ -79,6 +80,40 @@ async def test_status(shell: Shell) -> None:
     assert json.loads((await shell.run("status", "--json")).stdout) == told
 
 
+async def test_the_report(shell: Shell, tmp_path: Path) -> None:
+    none = await shell.run("report")
+    assert (none.exit_code, "No run has been measured yet" in str(none.exception)) == (1, True)
+    await shell.service.bot.remember(*FACTS)
+    shell.service.bot.played.details = {
+        "before": {"exact": 0.0, "ranks": [9]},
+        "after": {"exact": 0.75, "recall_at_1": 1.0, "ranks": [1]},
+        "ids": [1, 2],
+        "decodable": [2],
+    }
+    await shell.service.run()
+    route = f"{shell.service.url}/api/training/runs/1/report.html"
+    assert f"Report: {route}" in (await shell.run("status")).stdout
+    shell.service.bot.plan(stage1=[["exit", 1]])
+    await shell.service.run()
+    assert "Report" not in (await shell.run("status")).stdout
+    said = (await shell.run("report")).stdout
+    assert said.splitlines() == [
+        "Run 1: passed",
+        "  exact: 0.000 -> 0.750",
+        "  recall_at_1: - -> 1.000",
+        "  memories written exactly: 1 of 2",
+    ]
+    assert json.loads((await shell.run("report", "--json")).stdout) == await shell.service.get("runs/1/report")
+    missing = await shell.run("report", "2")
+    assert (missing.exit_code, "Training run 2 has no report" in str(missing.exception)) == (1, True)
+    file = tmp_path / "report.html"
+    saved = await shell.run("report", "1", "--html", str(file))
+    assert (saved.exit_code, f"Saved: {file}" in saved.stdout) == (0, True)
+    assert file.read_text("utf-8") == (await shell.service.http.get(route)).text
+    nowhere = await shell.run("report", "1", "--html", str(tmp_path / "no" / "report.html"))
+    assert (nowhere.exit_code, "cannot be written" in str(nowhere.exception)) == (1, True)
+
+
 async def test_rollback(shell: Shell) -> None:
     await shell.service.bot.remember(*FACTS)
     for _ in range(2):
@@ -86,6 +121,10 @@ async def test_rollback(shell: Shell) -> None:
     assert "release 0001" in (await shell.run("rollback")).stdout
     assert "release 0002" in (await shell.run("rollback", "0002")).stdout
     assert json.loads((await shell.run("rollback", "base", "--json")).stdout) == {}
+    shell.service.bot.learn.releases.starter = starter(shell.service.bot.folder / "starters")
+    assert "In force: the starter\n" in (await shell.run("rollback", "starter")).stdout
+    assert "In force: the starter\n" in (await shell.run("status")).stdout
+    assert "In force: the untrained model\n" in (await shell.run("rollback", "base")).stdout
     wrong = await shell.run("rollback", "0007")
     assert (wrong.exit_code, "no release 0007" in str(wrong.exception)) == (1, True)
 

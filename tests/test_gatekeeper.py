@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
@@ -23,6 +25,39 @@ GOOD = {
 def decided(**changes: Any) -> Any:
     result = {"before": BEFORE, "after": GOOD | changes, "decodable": [0, 2], "memories": 3}
     return decide(result, Gate(), [11, 12, 13])
+
+
+def test_the_report_has_everything_and_the_metrics_only_numbers() -> None:
+    before, after = BEFORE | {"ranks": [3, 1]}, GOOD | {"ranks": [1, 1], "exact": 0.4, "trigger_false": None}
+    compared = {"mse": {"recall_at_1": 0.5, "ranks": [1, 2]}}
+    result = {"before": before, "after": after, "decodable": [1], "memories": 3, "compared": compared}
+    report = decide(result, Gate(), [11, 12, 13])
+    assert report.metrics.keys() == GOOD.keys() - {"trigger_false"} | {"perplexity_rise", "perplexity_rise_beside"}
+    details = report.details
+    assert (details["before"], details["compared"], details["memories"]) == (before, compared, 3)
+    assert details["after"] == after | {name: report.metrics[name] for name in report.metrics if "rise" in name}
+    assert (details["ids"], details["decodable"]) == ([11, 12, 13], [12])
+    assert details["thresholds"] == Gate().model_dump()
+    assert details["faults"] == [{"measure": "exact", "value": 0.4, "relation": "below", "bound": 0.5}]
+    assert decided().details["faults"] == []
+    assert "compared" not in decided().details
+
+
+def test_the_base_is_what_it_must_not_drift_from() -> None:
+    base = {"perplexity": 9.9, "perplexity_beside": 9.9}
+    starter = BEFORE | {"perplexity": 10.0}
+    result = {"base": base, "before": starter, "after": GOOD | {"perplexity": 10.21}, "decodable": [], "memories": 3}
+    assert decide(result, Gate(), []).reason == (
+        "The gate refused it: perplexity_rise is 0.031, above 0.030; "
+        "perplexity_rise beside a memory is 0.030, above 0.030."
+    )
+
+
+@pytest.mark.parametrize("name", ["recall_at_1", "exact", "perplexity", "perplexity_beside"])
+def test_a_model_that_has_gone_to_pieces_does_not_serve(name: str) -> None:
+    report = decided(**{name: math.nan})
+    assert (report.passed, name in report.metrics, report.details["after"][name]) == (False, False, None)
+    json.dumps(report.details, allow_nan=False)
 
 
 def test_what_is_good_enough_serves_and_asks_by_itself() -> None:

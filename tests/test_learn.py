@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from qqmem.memory.words import Segmenter
 from qqmem.runs import Run
 from qqmem.trainer import marked
 from tests.learning import SPACE, Bot, Characters, learning, lines
+from tests.test_releases import MANIFEST, parts
 from tests.test_trainer import is_alive
 
 FACTS = ("小明喜欢黑咖啡，不加糖", "小明养了一只叫年糕的猫", "小明的生日是五月三日")
@@ -100,6 +102,7 @@ async def test_stages_and_progress_are_told(bot: Bot) -> None:
 async def test_nothing_private_stays_behind(bot: Bot) -> None:
     await bot.run()
     assert left_over(bot.run_folder(1)) == {"stage1/metrics.json", "stage2/metrics.json"}
+    assert [path.name for path in bot.run_folder(1).glob("*.jsonl")] == ["progress.jsonl"]
     kept = "".join(path.read_text("utf-8") for path in bot.run_folder(1).rglob("*") if path.is_file())
     kept += "".join(path.read_text("utf-8") for path in bot.learn.releases.folder.rglob("*") if path.is_file())
     assert not any(word in kept for word in ("咖啡", "年糕", "五月"))
@@ -141,7 +144,7 @@ async def test_a_gpu_for_one_is_left_to_the_trainers(tmp_path: Path, segmenter: 
     async with learning(tmp_path, segmenter, gpu="exclusive") as bot:
         await bot.remember(*FACTS)
         await bot.run()
-        assert bot.played.log == ["ready", "pause", "resume", "gate", "swap"]
+        assert bot.played.log == ["ready", "pause", "gate", "resume", "swap"]
         bot.played.log.clear()
         bot.plan(stage1=[["exit", 1]])
         assert (await bot.run()).state == "failed"
@@ -163,13 +166,32 @@ async def test_a_refused_release_does_not_serve_and_stays_with_its_report(bot: B
     assert await bot.releases() == []
     assert await untrained(bot)
     folder = bot.run_folder(1)
-    assert json.loads((folder / "report.json").read_text()) == {"figures": {"exact": 0.75}}
+    report = json.loads((folder / "report.json").read_text())
+    assert report.items() >= {"run": 1, "passed": False, "figures": {"exact": 0.75}, "reason": run.error}.items()
+    assert report["stages"]["stage2"] == {"loss": 0.25}
+    assert run.error in (folder / "report.html").read_text()
     assert left_over(folder) == {
         "stage1/metrics.json",
         "stage2/metrics.json",
         "stage2/adapter",
         "stage2/recall.safetensors",
     }
+
+
+async def test_a_release_has_its_report(bot: Bot) -> None:
+    bot.plan(stage1=[["progress", 1], ["line", "[1]"], ["line", "{half a"], ["progress", 2]])
+    assert (await bot.run()).release == "0001"
+    release = bot.folder / "releases" / "0001"
+    for name in ("report.json", "report.html"):
+        assert (release / name).read_text() == (bot.run_folder(1) / name).read_text()
+    assert json.loads((release / "report.json").read_text())["passed"]
+
+
+async def test_a_page_that_cannot_be_drawn_costs_no_training(bot: Bot, caplog: pytest.LogCaptureFixture) -> None:
+    bot.played.details = {"lanes": "not a table"}
+    assert (await bot.run()).state == "done"
+    assert "has no page" in caplog.text
+    assert not (bot.folder / "releases/0001/report.html").exists()
 
 
 async def test_without_memories_nothing_begins(tmp_path: Path, segmenter: Segmenter) -> None:
@@ -320,7 +342,7 @@ async def test_what_is_forgotten_or_corrected_meanwhile_is_not_decodable(bot: Bo
         await changing[0]
         return report
 
-    bot.learn._hooks = type(bot.learn._hooks)(bot.played.ready, bot.played.ask, slow, bot.played.swap)
+    bot.learn._hooks = replace(bot.learn._hooks, gate=slow)
     run = await bot.run()
     assert run.state == "done"
     assert (await bot.manifest("0001")).decodable == (1,)
@@ -389,6 +411,27 @@ async def test_it_does_not_go_on_with_what_was_forgotten(tmp_path: Path, segment
         assert left_over(bot.run_folder(1)) == {"stage1/metrics.json"}
         bot.plan(stage1=[["exit", 9]])
         assert "exit code 9" in (await bot.run()).error
+
+
+async def test_what_was_forgotten_is_deleted_at_once(tmp_path: Path, segmenter: Segmenter) -> None:
+    await stopped(tmp_path, segmenter)
+    async with learning(tmp_path, segmenter) as bot:
+        file = bot.run_folder(1) / "memories.jsonl"
+        assert file.exists()
+        await bot.memories.forget([2], "test")
+        async with asyncio.timeout(10):
+            while file.exists():  # noqa: ASYNC110  nobody tells
+                await asyncio.sleep(0.01)
+        assert left_over(bot.run_folder(1)) == {"stage1/metrics.json"}
+
+
+async def test_what_was_corrected_is_deleted_at_once(tmp_path: Path, segmenter: Segmenter) -> None:
+    await stopped(tmp_path, segmenter)
+    async with learning(tmp_path, segmenter) as bot:
+        await bot.memories.edit(3, "小明的生日是五月四日", "test")
+        async with asyncio.timeout(10):
+            while left_over(bot.run_folder(1)) != {"stage1/metrics.json"}:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
 
 
 async def test_it_does_not_go_on_with_other_settings(tmp_path: Path, segmenter: Segmenter) -> None:
@@ -522,6 +565,30 @@ async def test_rolling_back_and_forth(bot: Bot) -> None:
         await bot.learn.rollback("0002")
     assert bot.played.serving is None
     assert (await bot.run()).release == "0003"
+
+
+async def test_back_to_the_starter_and_to_the_untrained_model(bot: Bot) -> None:
+    with pytest.raises(NotFound, match="no starter"):
+        await bot.learn.rollback("starter")
+    bot.learn.releases.starter = starter = parts(bot.folder / "starter")
+    (starter / "manifest.json").write_text(json.dumps(asdict(replace(MANIFEST, release="starter", decodable=()))))
+    assert (await bot.learn.status()).release == "starter"
+    await bot.run()
+    assert (await bot.learn.status()).release == "0001"
+    assert await bot.learn.rollback("starter") == "starter"
+    assert (bot.played.serving, (await bot.learn.status()).release) == (starter, "starter")
+    assert "starter" not in (await bot.decodable()).values()
+    assert await bot.learn.rollback(None) is None
+    assert (bot.played.serving, (await bot.learn.status()).release) == (None, None)
+    bot.played.fault = raises("swap", ReleaseError("Torn."))
+    with pytest.raises(ReleaseError):
+        await bot.learn.rollback("starter")
+    assert (await bot.learn.status()).release is None
+    bot.played.fault = lambda _: None
+    await bot.learn.rollback("starter")
+    bot.played.fault = raises("gate", ReleaseError("Stop."))
+    await bot.run()
+    assert bot.played.serving == starter
 
 
 async def test_a_release_that_the_engine_does_not_take_is_not_in_force(bot: Bot) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, strategies as st
 from qqmem.errors import EngineStopped, PromptTooLong
 from qqmem.lessons import Lesson, Lessons, questions_in, topic_of
 from qqmem.memory.extract import Answer
-from qqmem.practice import Writer, parse, read
+from qqmem.practice import Chat, Writer, parse, read, split, whole
 from qqmem.train.records import read_run
 from tests.learning import VOICE, Bot, Characters, Played, learning
 from tests.memory.records import NOW, fact_of, said, told, words_of
@@ -145,6 +145,7 @@ async def test_people_telling_something_need_no_memory(bot: Bot) -> None:
 async def test_the_files_are_such_as_the_trainers_read(bot: Bot) -> None:
     await bot.remember(COFFEE, "小明养了一只猫")
     bot.plan(stage1=[["exit", 1]])
+    bot.played.starter = bot.folder / "starter"
     kept = bot.run_folder(1)
 
     async def gone(*_: Any) -> None:
@@ -158,10 +159,14 @@ async def test_the_files_are_such_as_the_trainers_read(bot: Bot) -> None:
     assert (run.values.shape, run.centre.shape) == ((2, 64), (64,))
     assert (run.bot_name, run.settings["stage2"]["epochs"], bool(run.sft), bool(run.negatives)) == (
         "小忆",
-        12,
+        10,
         True,
         True,
     )
+    assert run.starter == bot.folder / "starter"
+    assert len(run.sft) > 32, "those that were made up, too"
+    assert len(run.held_out_sft) == 4
+    assert not set(run.sft) & set(run.held_out_sft)
     assert run.prompts.phrase("guide") == VOICE.prompts.phrase("guide")
 
 
@@ -229,7 +234,8 @@ async def test_a_missing_file_is_made_up_for_and_reported(tmp_path: Path) -> Non
         await bot.remember(COFFEE)
         sft = (await bot.run()).metrics["export"]["sft"]
         assert (sft["own"], sft["num_faults"], len(sft["faults"])) == (True, 1, 1)
-        assert sft["chats"] == len(VOICE.words["practice"])
+        num = len(VOICE.words["practice"])
+        assert (sft["chats"], sft["held_out"]) == (num - num // 8, num // 8)
 
 
 async def test_the_model_writes_once_and_again_for_another_model(tmp_path: Path) -> None:
@@ -237,7 +243,7 @@ async def test_the_model_writes_once_and_again_for_another_model(tmp_path: Path)
 
     async def ask(system: str, user: str) -> Answer:
         asked.append(user)
-        return Answer("" if len(asked) == 3 else f"答{user}", len(asked) != 5)
+        return Answer(("", " \n")[len(asked) - 3] if len(asked) in (3, 4) else f"答{user}", True)
 
     first = await Writer(ask, VOICE.words, "你是小忆", tmp_path, "tiny").chats(lambda done, of: None)
     assert (len(asked), len(first)) == (len(VOICE.words["practice"]), len(asked) - 2)
@@ -248,6 +254,72 @@ async def test_the_model_writes_once_and_again_for_another_model(tmp_path: Path)
     assert len(asked) == 2 * len(VOICE.words["practice"])
     next(tmp_path.glob("own-*")).write_text('{"mess')
     assert await Writer(ask, VOICE.words, "你是小忆", tmp_path, "tiny").chats(lambda done, of: None)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("好的。第一，要多喝水。第二，要早", "好的。第一，要多喝水。"),
+        ("他说：“走吧！”然后就", "他说：“走吧！”"),
+        ("Yes. It costs 3.5 dollars and", "Yes."),
+        ("- 苹果\n- 香", "- 苹果"),
+        ("没有写完的一句", "没有写完的一句"),
+        ("写完了。", "写完了。"),
+        (" \n", ""),
+    ],
+)
+def test_an_answer_that_was_broken_off_is_kept_up_to_its_last_sentence(text: str, kept: str) -> None:
+    assert whole(Answer(text, complete=False)) == kept
+    assert whole(Answer(text, complete=True)) == text.strip()
+
+
+async def test_many_are_written_at_once_and_stay_in_order(tmp_path: Path) -> None:
+    openings = [f"问{n}" for n in range(9)]
+    running, widest, told = 0, 0, list[tuple[int, int]]()
+
+    async def ask(system: str, user: str) -> Answer:
+        nonlocal running, widest
+        running += 1
+        widest = max(widest, running)
+        for _ in range(10 - int(user[1:])):  # the first come last
+            await asyncio.sleep(0)
+        running -= 1
+        return Answer(f"答{user[1:]}", True)
+
+    words = {**VOICE.words, "practice": openings}
+    chats = await Writer(ask, words, "", tmp_path, "tiny", 3).chats(lambda done, of: told.append((done, of)))
+    assert chats == [chat(f"问{n}", f"答{n}") for n in range(9)]
+    assert (widest, told) == (3, [(n, 9) for n in range(10)])
+
+
+async def test_if_one_fails_the_others_end(tmp_path: Path) -> None:
+    begun, left = list[str](), list[str]()
+
+    async def ask(system: str, user: str) -> Answer:
+        begun.append(user)
+        await asyncio.sleep(0)
+        if user == "问2":
+            raise EngineStopped("stopped")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append(user)
+        raise AssertionError
+
+    words = {**VOICE.words, "practice": [f"问{n}" for n in range(9)]}
+    with pytest.raises(EngineStopped):
+        await Writer(ask, words, "", tmp_path, "tiny", 3).chats(lambda done, of: None)
+    assert left == [one for one in begun if one != "问2"]
+    assert {"问0", "问1"} <= set(left) < {f"问{n}" for n in range(9)}
+
+
+@pytest.mark.parametrize(("num", "held_out"), [(0, 0), (1, 0), (2, 1), (8, 1), (15, 1), (16, 2), (400, 50)])
+def test_some_conversations_are_held_out(num: int, held_out: int) -> None:
+    chats: list[Chat] = [chat(f"问{n}", "答") for n in range(num)]
+    trained, tested = split(chats, seed=1)
+    assert (len(trained), len(tested)) == (num - held_out, held_out)
+    assert sorted(map(str, trained + tested)) == sorted(map(str, chats))
+    assert split(chats, seed=1) == (trained, tested)
 
 
 async def test_a_model_that_writes_nothing_gets_ours(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qqmem.errors import NotFound, ReleaseError
-from qqmem.train.releases import Manifest, Releases
+from qqmem.train.releases import Manifest, Releases, starter_of
 
 MANIFEST = Manifest(
     release="",
@@ -54,6 +55,15 @@ def test_a_release_is_read_as_it_was_published(tmp_path: Path) -> None:
     assert (releases.folder / "current").read_text() == "0002\n"
 
 
+def test_a_report_to_be_read_is_published_if_there_is_one(tmp_path: Path) -> None:
+    releases, page = Releases(tmp_path / "releases"), tmp_path / "report.html"
+    releases.publish(parts(tmp_path / "parts"), MANIFEST, {}, page=page)
+    page.write_text("<p>all is well</p>")
+    releases.publish(parts(tmp_path / "parts"), MANIFEST, {}, page=page)
+    assert not (releases.path("0001") / "report.html").exists()
+    assert (releases.path("0002") / "report.html").read_text() == "<p>all is well</p>"
+
+
 def test_publishing_leaves_what_is_in_force(tmp_path: Path) -> None:
     releases = Releases(tmp_path / "releases")
     assert (releases.names(), releases.current()) == ([], None)
@@ -67,11 +77,76 @@ def test_going_back(tmp_path: Path) -> None:
     releases.point("0001")
     assert (releases.current(), releases.before()) == ("0001", None)
     releases.point(None)
-    assert releases.current() is None
+    assert (releases.current(), (releases.folder / "current").read_text()) == (None, "base\n")
     with pytest.raises(ReleaseError, match="untrained"):
         releases.before()
     with pytest.raises(NotFound):
         releases.point("0009")
+
+
+def starter(folder: Path, model: str = "tiny", **changes: Any) -> Path:
+    """A starter of a model, in the folder of all starters."""
+    parts(folder / model)
+    manifest = asdict(replace(MANIFEST, release="starter", decodable=(), base={"name": model}))
+    (folder / model / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    return folder / model
+
+
+def test_where_nothing_is_said_the_starter_is_in_force(tmp_path: Path) -> None:
+    releases = published(tmp_path, 1)
+    with pytest.raises(NotFound, match="no starter"):
+        releases.point("starter")
+    assert releases.current() == "0001"
+    releases.starter = starter(tmp_path / "starters")
+    assert releases.before() == "starter"
+    releases.point("starter")
+    assert (releases.current(), releases.before(), releases.names()) == ("starter", None, ["0001"])
+    assert not (releases.folder / "current").exists()
+    assert releases.path("starter") == releases.starter
+    assert releases.read("starter").decodable == ()
+    assert releases.prune(1) == []
+    releases.point(None)
+    assert releases.current() is None
+    with pytest.raises(ReleaseError, match="untrained"):
+        releases.before()
+    releases.point("starter")
+    releases.starter = None
+    assert releases.current() is None
+
+
+def test_the_untrained_model_can_be_put_in_force_before_there_is_any_release(tmp_path: Path) -> None:
+    releases = Releases(tmp_path / "releases")
+    releases.starter = starter(tmp_path / "starters")
+    assert releases.current() == "starter"
+    releases.point(None)
+    assert releases.current() is None
+
+
+@pytest.mark.parametrize("model", ["tiny", "of/somebody"])
+def test_a_starter_is_found_by_the_name_of_its_model(tmp_path: Path, model: str) -> None:
+    folder = starter(tmp_path, model)
+    assert starter_of(model, "hidden/tiny/1", tmp_path) == folder
+    assert starter_of("another", "hidden/tiny/1", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"release": "0001"}, {"base": {"name": "big"}}, {"spaces": {"value": "hidden/tiny/2"}}, {"format": 2}]
+)
+def test_a_starter_that_does_not_fit_is_none_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any]
+) -> None:
+    starter(tmp_path, **changes)
+    assert starter_of("tiny", "hidden/tiny/1", tmp_path) is None
+    assert len(caplog.records) == 1
+
+
+def test_a_folder_of_a_model_is_no_starter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = starter(tmp_path / "models")
+    assert starter_of(str(folder), "hidden/tiny/1", tmp_path / "starters") is None
+    assert not caplog.records
+    (folder / "recall.safetensors").unlink()
+    assert starter_of("tiny", "hidden/tiny/1", tmp_path / "models") is None
+    assert "recall.safetensors is missing" in caplog.text
 
 
 @pytest.mark.parametrize(("current", "left"), [("0004", ["0003", "0004"]), ("0001", ["0001", "0003", "0004"])])

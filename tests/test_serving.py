@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -22,10 +23,14 @@ MODEL = "fake"
 
 
 @asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[tuple[Mind, Serving, Recollections, Releases]]:
+async def serving(
+    folder: Path, starter: Path | None = None
+) -> AsyncIterator[tuple[Mind, Serving, Recollections, Releases]]:
     async with open_mind(folder / "data") as mind:
         recollections = Recollections(mind.memories, mind.history, Recall())
-        found = Serving(mind.engine, mind.memories, recollections, MODEL, folder / "model")
+        found = Serving(
+            mind.engine, mind.memories, recollections, MODEL, folder / "model", lambda model, space: starter
+        )
         found.has_values.set()
         yield mind, found, recollections, Releases(folder / "releases")
 
@@ -70,14 +75,59 @@ async def test_the_release_in_force_serves_from_the_beginning_and_a_torn_one_doe
         assert mind.model.release_used is None
 
 
+async def test_the_starter_serves_where_no_other_is_in_force(tmp_path: Path) -> None:
+    starter = tmp_path / "starter"
+    (tmp_path / "model").mkdir()
+    async with serving(tmp_path, starter) as (mind, served, recollections, releases):
+
+        def prepare() -> None:
+            release(mind, releases, tmp_path / "made", trigger="model").rename(starter)
+            manifest = json.loads((starter / "manifest.json").read_text())
+            (starter / "manifest.json").write_text(json.dumps({**manifest, "release": "starter", "decodable": []}))
+
+        await asyncio.to_thread(prepare)
+        await served.begin(releases)
+        assert (mind.model.release_used, recollections.trigger) == (starter, "model")
+        assert await asyncio.to_thread(releases.current) == "starter"
+        await served.swap(None)
+        await asyncio.to_thread(releases.point, None)
+        await served.begin(releases)
+        assert (mind.model.release_used, await asyncio.to_thread(releases.current)) == (None, None)
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made")
+        await asyncio.to_thread(releases.point, path.name)
+        await served.begin(releases)
+        assert mind.model.release_used == path
+        assert (await served.base()).starter == starter, "whatever is in force"
+
+
+async def test_it_leaves_the_gpu_and_comes_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (mind, served, _, _):
+        await served.pause()
+        assert mind.model.device == "cpu"
+        await served.resume()
+        assert mind.model.device is None
+
+
 async def test_what_is_trained_is_the_model_of_the_folder(tmp_path: Path) -> None:
     async with serving(tmp_path) as (mind, served, _, _):
         (tmp_path / "model").mkdir()
         (tmp_path / "model" / "a.safetensors").write_bytes(b"weights")
         base = await served.base()
-        assert (base.name, base.space) == (MODEL, mind.memories.value_space)
+        assert (base.name, base.space, base.starter) == (MODEL, mind.memories.value_space, None)
         (tmp_path / "model" / "a.safetensors").write_bytes(b"other weights")
         assert (await served.base()).sha256 != base.sha256
         nowhere = Serving(mind.engine, mind.memories, Recollections(mind.memories, mind.history, Recall()), MODEL, None)
         with pytest.raises(ModelError):
             await nowhere.base()
+
+
+async def test_each_swap_is_told_and_a_failed_one_is_not(tmp_path: Path) -> None:
+    told: list[str | None] = []
+    async with serving(tmp_path) as (mind, _, recollections, releases):
+        served = Serving(mind.engine, mind.memories, recollections, MODEL, None, tell=told.append)
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made")
+        await served.swap(path)
+        await served.swap(None)
+        with pytest.raises(ReleaseError):
+            await served.swap(await asyncio.to_thread(release, mind, releases, tmp_path / "other", spaces={}))
+    assert told == ["0001", None]

@@ -17,7 +17,7 @@ import pytest
 
 from qqmem import trainer
 from qqmem.errors import TrainingError
-from qqmem.trainer import MARK, Trainer, birth, kill_left, marked
+from qqmem.trainer import MARK, Trainer, accelerate, birth, kill_left, marked
 
 FAKE = Path(__file__).parent / "fake_trainer.py"
 TOKEN = "0123456789abcdef"
@@ -168,17 +168,43 @@ async def test_a_trainer_that_listens_may_end_by_itself(tmp_path: Path, monkeypa
     await trial.assert_all_gone()
 
 
-async def test_it_gives_way_to_the_bot_and_uses_all_cores(tmp_path: Path) -> None:
+async def test_it_gives_way_to_the_bot_and_uses_all_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     trial = Trial(tmp_path, ["hang"])
     running = asyncio.create_task(trial.run())
     await trial.begun.wait()
     await trial.until("hangs")
     (pid,) = trial.pids
-    assert os.getpriority(os.PRIO_PROCESS, pid) > os.getpriority(os.PRIO_PROCESS, 0)
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.getpriority(os.PRIO_PROCESS, pid) == min(own + 10, 19)
     environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert f"OMP_NUM_THREADS={len(os.sched_getaffinity(0))}".encode() in environment
+    assert b"OMP_WAIT_POLICY=passive" in environment
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_what_is_set_outside_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    trial = Trial(tmp_path, ["hang"])
+    running = asyncio.create_task(trial.run())
+    await trial.until("hangs")
+    environment = Path(f"/proc/{trial.pids[0]}/environ").read_bytes().split(b"\0")
+    assert {b"OMP_WAIT_POLICY=active", b"OMP_NUM_THREADS=7"} < set(environment)
+    running.cancel()
+    await asyncio.wait([running])
+
+
+def test_the_launcher_is_told_the_cpus_unless_a_person_does() -> None:
+    def threads(*launch: str) -> list[str]:
+        command = accelerate(launch)("stage1", Path("/runs/1"))
+        assert command[-4:] == ["-m", "qqmem.train.stage1", "--run", "/runs/1"]
+        return [each for each in command if each.isdecimal() or "threads" in each]
+
+    assert threads() == ["--num_cpu_threads_per_process", str(len(os.sched_getaffinity(0)))]
+    for own in (["--num_cpu_threads_per_process", "3"], ["--num-cpu-threads-per-process=3"]):
+        assert threads(*own) == own
 
 
 # What another program has left

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from qqmem.api import frames, wire
+from qqmem.api import frames, wire, wire_live
 from qqmem.chat import Event, Recalled, Reply, Token, TurnEnded, TurnStarted
 from qqmem.errors import EngineStopped, InvalidRequest, ModelError, PromptTooLong, QqmemError, TooLarge
-from qqmem.records import Action, Incoming, Recall, Sender, Turn
+from qqmem.memory.types import Change
+from qqmem.records import Action, Incoming, Message, Recall, Sender, Turn
 
 _STATUS = {error.code: error.status for error in (EngineStopped, ModelError, PromptTooLong)}
 
@@ -157,3 +158,43 @@ def to_recall(recall: Recall) -> wire.Recall:
         chosen=recall.memory,
         mode=recall.mode,
     )
+
+
+# ---- what watchers see -----------------------------------------------------------------------------------------------
+
+
+def heard(message: Message) -> wire_live.HeardFrame:
+    """That somebody has said something."""
+    return wire_live.HeardFrame.model_validate(message)
+
+
+def live_turn(event: TurnStarted | TurnEnded) -> frames.TurnStartFrame | wire_live.LiveEndFrame:
+    """That a turn has begun or ended."""
+    if isinstance(event, TurnStarted):
+        return frames.TurnStartFrame.model_validate(event)
+    return wire_live.LiveEndFrame(
+        turn=event.turn,
+        conversation=event.conversation,
+        outcome=cast(wire.Outcome, event.outcome),
+        reply=event.reply,
+        actions=_actions(event.actions),
+        usage=wire.Usage.model_validate(event.usage),
+        timing=wire.Timing.model_validate(event.timing),
+        error=_error(event),
+    )
+
+
+def live_recall(event: Recalled, conversation: str) -> wire_live.LiveRecallFrame:
+    """That a turn has looked for a memory."""
+    return wire_live.LiveRecallFrame(conversation=conversation, **dict(_recall_frame(event)))
+
+
+def memory_frame(change: Change) -> wire_live.MemoryFrame:
+    """That memories have changed."""
+    kinds: dict[str, Literal["memory.added", "memory.changed", "memory.forgotten"]] = {
+        "added": "memory.added",
+        "changed": "memory.changed",
+        "forgotten": "memory.forgotten",
+    }
+    ids, scope = change.ids[: wire_live.MOST_IDS], change.scope or None
+    return wire_live.MemoryFrame(type=kinds[change.kind], ids=ids, count=len(change.ids), scope=scope)

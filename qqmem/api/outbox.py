@@ -37,6 +37,8 @@ class Outbox:
                 last.n = frame.n
                 return
             self._growing[frame.turn] = frame
+        elif isinstance(frame, frames.RecallFrame):
+            self._growing.pop(frame.turn, None)  # what is written behind a recall comes behind it
         self._frames.append(frame)
         self._filled.set()
         if len(self) >= MOST_WAITING:

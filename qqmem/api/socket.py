@@ -26,6 +26,19 @@ MOST_REPLIES = 64
 BINARY, RESTART, BUG = 1003, 1012, 1011
 
 
+async def send(socket: WebSocket, message: Message, seconds: float, name: str) -> bool:
+    """False if the client is gone, or has not read for too long. name: of who it is, for the log."""
+    try:
+        async with asyncio.timeout(seconds):
+            await socket.send(message)
+    except TimeoutError:
+        log.info("a WebSocket of %s has stopped reading", name)
+        return False
+    except (WebSocketDisconnect, RuntimeError):  # RuntimeError: the server has closed it by itself
+        return False
+    return True
+
+
 class Socket:
     """Speaks with one client until it leaves, stops reading, or the service stops.
 
@@ -83,16 +96,7 @@ class Socket:
                 return
 
     async def _send(self, message: Message) -> bool:
-        """False if the client is gone, or has not read for too long."""
-        try:
-            async with asyncio.timeout(self._limits.send_seconds):
-                await self._socket.send(message)
-        except TimeoutError:
-            log.info("a WebSocket of %s has stopped reading", self._caller.name)
-            return False
-        except (WebSocketDisconnect, RuntimeError):  # RuntimeError: the server has closed it by itself
-            return False
-        return True
+        return await send(self._socket, message, self._limits.send_seconds, self._caller.name)
 
     async def _relay(self, reply: Reply) -> None:
         async with aclosing(reply):

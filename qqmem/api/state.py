@@ -12,6 +12,7 @@ from fastapi.params import Depends as Dependency
 from starlette.requests import HTTPConnection
 
 from qqmem.api.auth import Allow, Caller, Guard
+from qqmem.api.hub import Hub
 from qqmem.api.metrics import Metrics
 from qqmem.chat import Chats
 from qqmem.engine.worker import Engine
@@ -61,6 +62,7 @@ class State(TypedDict):
     training: Training
     guard: Guard
     metrics: Metrics
+    hub: Hub
     condition: Condition
     limits: Limits
     sockets: set[asyncio.Task[Any]]
@@ -80,6 +82,7 @@ TheMemories = Annotated[Memories, _of_state("memories")]
 TheTraining = Annotated[Training, _of_state("training")]
 TheGuard = Annotated[Guard, _of_state("guard")]
 TheMetrics = Annotated[Metrics, _of_state("metrics")]
+TheHub = Annotated[Hub, _of_state("hub")]
 TheCondition = Annotated[Condition, _of_state("condition")]
 TheLimits = Annotated[Limits, _of_state("limits")]
 TheSockets = Annotated[set[asyncio.Task[Any]], _of_state("sockets")]

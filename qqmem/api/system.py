@@ -27,11 +27,12 @@ _RED: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "
 @router.get("/api/health", name="api_health", response_model=Health, responses=_RED)
 async def health(condition: TheCondition) -> Response:
     """200 when the model serves, 503 and the reason otherwise. Needs no token."""
-    found = _health(condition)
+    found = health_of(condition)
     return Response(to_json(found), 200 if found.status == "ok" else 503, media_type="application/json")
 
 
-def _health(condition: Condition) -> Health:
+def health_of(condition: Condition) -> Health:
+    """As the routes tell it."""
     told = Health(status="ok", model=condition.model, version=__version__)
     if condition.stopping.is_set() or condition.engine.state == "stopped":
         return told.model_copy(update={"status": "stopping", "reason": "The service is stopping."})

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query
+from fastapi.responses import HTMLResponse
 
+from qqmem import run_folders
 from qqmem.api import wire_training as shapes
 from qqmem.api.problems import documented
-from qqmem.api.state import Admin, Reader, TheHistory, TheTraining
+from qqmem.api.state import Admin, Reader, TheHistory, TheTraining, Training
 from qqmem.errors import QqmemError
-from qqmem.train.releases import Releases
+from qqmem.train.releases import BASE, STARTER, Releases
 
 router = APIRouter(prefix="/api/training", tags=["training"], responses=documented(401, 403, 404, 409, 422, 429))
 
 
 Id = Annotated[int, Path(ge=1, lt=2**63, description="The number of a run.", examples=[3])]
 
+
+_NOTHING_ELSE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+"""Of a page that loads nothing and runs nothing."""
+_PAGE: dict[str, Any] = {"content": {"text/html": {"example": "<!doctype html>…"}}}
 
 Wanted = Annotated[shapes.Rollback | None, Body(examples=[{"release": "0001"}])]
 
@@ -83,12 +89,31 @@ async def get_training_run(id: Id, _: Reader, training: TheTraining) -> shapes.T
     return shapes.TrainingRun.model_validate(await training.learn.runs.find(id))
 
 
+@router.get("/runs/{id}/report", response_model_exclude_none=True)
+async def get_training_report(id: Id, _: Reader, training: TheTraining) -> shapes.TrainingReport:
+    """What the gate has measured of a run, and what it has decided; 404 if it has not measured it."""
+    return shapes.TrainingReport.model_validate_json(await _report(training, id, "report.json"))
+
+
+@router.get("/runs/{id}/report.html", response_class=HTMLResponse, responses={200: _PAGE})
+async def get_training_report_page(id: Id, _: Reader, training: TheTraining) -> HTMLResponse:
+    """The same as a page, with plots."""
+    return HTMLResponse(await _report(training, id, "report.html"), headers=_NOTHING_ELSE)
+
+
+async def _report(training: Training, id: int, name: Literal["report.json", "report.html"]) -> str:
+    learn = training.learn
+    run = await learn.runs.find(id)
+    return await asyncio.to_thread(run_folders.read_report, learn.folder, learn.releases, run, name)
+
+
 @router.get("/releases", response_model_exclude_none=True)
 async def list_releases(_: Reader, training: TheTraining) -> shapes.ReleaseList:
     """What was published and is kept."""
     current = (await training.learn.status()).release
     releases = training.learn.releases
-    found = await asyncio.to_thread(lambda: [_release(releases, name, current) for name in releases.names()])
+    names = [STARTER] if releases.starter else []
+    found = await asyncio.to_thread(lambda: [_release(releases, name, current) for name in [*names, *releases.names()]])
     return shapes.ReleaseList(current=current, releases=tuple(reversed(found)))
 
 
@@ -111,10 +136,10 @@ def _release(releases: Releases, name: str, current: str | None) -> shapes.Relea
 
 @router.post("/rollback", response_model_exclude_none=True)
 async def rollback_training(_: Admin, training: TheTraining, body: Wanted = None) -> shapes.RolledBack:
-    """Put an earlier release in force, or the untrained model; 409 while a run is going on."""
+    """Put an earlier release in force, the starter, or the untrained model; 409 while a run is going on."""
     learn, wanted = training.learn, body.release if body else None
     name = await asyncio.to_thread(learn.releases.before) if wanted is None else wanted
-    return shapes.RolledBack(release=await learn.rollback(None if name == shapes.BASE else name))
+    return shapes.RolledBack(release=await learn.rollback(None if name == BASE else name))
 
 
 @router.post("/save-chat-history")

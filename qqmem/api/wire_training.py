@@ -9,9 +9,6 @@ from pydantic import ConfigDict, Field
 
 from qqmem.api.wire import In, Out, example
 
-BASE = "base"
-"""In place of a release's name: the untrained model."""
-
 _RUN = {
     "id": 3,
     "actor": "api:admin",
@@ -45,6 +42,54 @@ class TrainingRun(Out):
     metrics: dict[str, Any]
 
 
+class TrainingReport(Out):
+    """What the gate has found of a run; what it could not measure is missing or null.
+
+    passed, reason: its verdict. faults: measures that are not within their bounds. trigger, lanes: how it would serve.
+    before, after: measures of what served and of what was trained, with `ranks` of the wanted memories for held-out
+    questions. compared: the same of other ways to train. ids: of its memories; decodable: of those that it writes
+    exactly. thresholds: the settings train.gate. stages: figures of the stages.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra=example(
+            run=3,
+            model="qwen2.5-coder-0.5b",
+            language="zh",
+            passed=False,
+            reason="The gate refused it: exact is 0.333, below 0.500.",
+            faults=[{"measure": "exact", "value": 0.333, "relation": "below", "bound": 0.5}],
+            trigger="model",
+            lanes={"state": 2.0, "text": 1.0, "lexical": 3.0},
+            before={"recall_at_1": 0.25, "ranks": [1, 4, 2, 3]},
+            after={"recall_at_1": 1.0, "exact": 0.333, "ranks": [1, 1, 1, 1]},
+            compared={"mse": {"recall_at_1": 0.75, "ranks": [1, 1, 2, 1]}},
+            memories=3,
+            ids=[7, 8, 9],
+            decodable=[8],
+            thresholds={"recall_at_1": 0.8, "exact": 0.5},
+            stages={"stage1": {"steps": 120, "seconds": 410.5, "tokens_s": 318.2}},
+        ),
+    )
+    passed: bool
+    reason: str
+    trigger: Literal["model", "both", "score"]
+    lanes: dict[str, float]
+    run: int | None = None
+    model: str = ""
+    language: Literal["zh", "en"] = "zh"
+    faults: tuple[dict[str, Any], ...] = ()
+    before: dict[str, Any] = Field(default_factory=dict)
+    after: dict[str, Any] = Field(default_factory=dict)
+    compared: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    memories: int = 0
+    ids: tuple[int, ...] = ()
+    decodable: tuple[int, ...] = ()
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
 class TrainingRunPage(Out):
     """Runs, the newest first. next: as `before`, the page of older ones."""
 
@@ -72,7 +117,7 @@ class TrainingStatus(Out):
 
     enabled: whether it begins by schedule, next at next_run. is_running, is_training: whether a run is going on.
     run: the newest. progress: of a run that is going on: stage, step of steps, loss by parts, tokens_s, and seconds
-    left_s. release: the one in force; null is the untrained model.
+    left_s. release: the one in force, `starter` for the one that comes with the program; null is the untrained model.
     """
 
     model_config = ConfigDict(
@@ -141,7 +186,7 @@ class Release(Out):
 
 
 class ReleaseList(Out):
-    """All releases, the newest first. current: the one in force; null is the untrained model."""
+    """All releases, the newest first, the starter last. current: the one in force; null is the untrained model."""
 
     model_config = ConfigDict(
         json_schema_extra=example(
@@ -168,8 +213,9 @@ class Rollback(In):
     """Which release to go back to; without one, to that before the present one."""
 
     model_config = ConfigDict(json_schema_extra=example(release="0001"))
-    release: Annotated[str, Field(pattern=r"^(base|\d{4,9})$")] | None = Field(
-        default=None, description="Its name, or `base` for the untrained model."
+    release: Annotated[str, Field(pattern=r"^(base|starter|\d{4,9})$")] | None = Field(
+        default=None,
+        description="Its name, `starter` for the one that comes with the program, or `base` for the untrained model.",
     )
 
 

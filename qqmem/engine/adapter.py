@@ -74,6 +74,12 @@ class Adapter:
         self._layers = layers
         self._switch(on=True)
 
+    def move(self, device: torch.device) -> None:
+        """Hold the terms there. The layers that they stand beside are not ours to move."""
+        layers = self._layers.items()
+        self._layers = {name: LowRank(one.down.to(device), one.up.to(device)) for name, one in layers}
+        self._switch(on=True)
+
     @contextmanager
     def off(self) -> Iterator[None]:
         """Meanwhile the base alone."""

@@ -37,7 +37,7 @@ class KV:
         """
         end = self.length + keys.shape[1]
         held = self._layers.get(layer)
-        if held is None or held.shape[2] < end:
+        if held is None or held.shape[2] < end or held.device != keys.device:  # the model has moved
             held = self._layers[layer] = self._grown(held, keys, end)
         held[0, :, self.length : end] = keys
         held[1, :, self.length : end] = values

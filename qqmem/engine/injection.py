@@ -20,9 +20,13 @@ class Injection:
 
     def __init__(self, embedding: nn.Embedding, head: Tensor | None = None, gain: float = 1.0) -> None:
         self._head = None if head is None else head.to(embedding.weight.device, torch.float32)
-        self._like = embedding.weight
+        self._embedding = embedding
         # Over a part of the rows: the mean norm is the same to three digits, and all of them are half a gigabyte.
         self._scale = gain * float(embedding.weight[::16].detach().float().norm(dim=-1).mean())
+
+    def move(self, device: torch.device) -> None:
+        """Hold the head there. The embedding is not ours to move."""
+        self._head = None if self._head is None else self._head.to(device)
 
     def query(self, state: Tensor) -> Vector:
         """[hidden], any float type, to what is looked for."""
@@ -30,7 +34,7 @@ class Injection:
 
     def embedding(self, value: Vector) -> Tensor:
         """A unit vector as an input embedding [hidden], of the model's own type."""
-        return (torch.tensor(value) * self._scale).to(self._like)
+        return (torch.tensor(value) * self._scale).to(self._embedding.weight)
 
 
 def vector(state: Tensor) -> Vector:

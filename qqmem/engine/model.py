@@ -1,9 +1,8 @@
 """A transformers model that makes one forward for everything that runs.
 
 All tokens of all sequences lie in one row [1, tokens]: one for each sequence that is writing, a chunk for each whose
-prompt is being read. The linear layers see them together; only attention must know who is who, and transformers
-lets us register an attention function: it appends each segment's keys and values to its sequence's KV and attends
-there. No padding and no mask; positions are ours, on three axes where the model has them (Qwen3-VL).
+prompt is being read. The linear layers see them together; only attention must know who is who (attention.py). Positions
+are ours, on three axes where the model has them (Qwen3-VL).
 
 On CUDA the same code runs with SDPA for every segment. That path is written plainly and not tuned.
 """
@@ -20,7 +19,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import (
-    AttentionInterface,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
@@ -31,6 +29,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from qqmem.engine.adapter import Adapter, read_release
+from qqmem.engine.attention import Segment
 from qqmem.engine.cache import KV, PrefixCache
 from qqmem.engine.injection import Injection, begin_rows, vector
 from qqmem.engine.quant import Int8Linear, crossover, quantise_linears
@@ -57,66 +56,6 @@ class Held:
         return self.kv.length
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """The `n` tokens of one sequence in a flat row; which of its keys each may see, None for all of them."""
-
-    kv: KV
-    n: int
-    mask: Tensor | None
-
-    @classmethod
-    def of(cls, kv: KV, n: int, device: torch.device) -> Segment:
-        """Causal: the tokens are the last `n` of the keys, [n, length + n]."""
-        end = kv.length + n
-        mask = None if n == 1 else torch.ones(n, end, dtype=torch.bool, device=device).tril(kv.length)
-        return cls(kv, n, mask)
-
-
-def flat_attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    scaling: float | None = None,
-    segments: Sequence[Segment] = (),
-    **_: object,
-) -> tuple[Tensor, None]:
-    """Attention of a flat row. query [1, heads, tokens, dim], key and value [1, kv_heads, tokens, dim].
-
-    Returns [1, tokens, heads, dim], as transformers' attention functions do.
-    """
-    outputs, at = [], 0
-    for segment in segments:
-        here = slice(at, at + segment.n)
-        keys, values = segment.kv.append(module.layer_idx, key[0, :, here], value[0, :, here])
-        outputs.append(attend(query[0, :, here], keys, values, segment.mask, scaling))
-        at += segment.n
-    return torch.cat(outputs, 1).transpose(0, 1)[None], None
-
-
-def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """[heads, n, dim] over [kv_heads, end, dim].
-
-    The heads that share a kv head are laid behind each other as so many more queries: one SDPA over kv_heads, without
-    repeating the keys, and on a CPU four times as fast for one token as `enable_gqa` or two `bmm`.
-    """
-    heads, n, dim = query.shape
-    group = heads // keys.shape[0]
-    attended = nn.functional.scaled_dot_product_attention(
-        query.reshape(1, -1, group * n, dim),
-        keys[None],
-        values[None],
-        attn_mask=None if mask is None else mask.repeat(group, 1),
-        scale=scaling,
-    )
-    return attended.view(heads, n, dim)
-
-
-AttentionInterface.register("flat", flat_attention)
-
-
 class LanguageModel:
     """`engine.types.Model` over a transformers model. For one thread only, but for `tokenizer`."""
 
@@ -136,7 +75,7 @@ class LanguageModel:
         self.injection = Injection(self._embed)
         self._adapter = Adapter(self.decoder)
         self._untrained: list[Tensor] | None = None
-        self._device = model.device
+        self._device = self._home = model.device
         self._axes = 3 if "mrope_section" in (getattr(config, "rope_parameters", None) or {}) else 1
         _check_flat(model, self)
 
@@ -148,7 +87,8 @@ class LanguageModel:
     def start(self, request: Request) -> Held:
         """Begin behind the longest prefix that is cached."""
         sampler = Sampler(request.sampling, request.prompt, self._device)
-        if request.wants == "state":  # vectors stay what they are whatever is trained; the kept KV is the release's
+        # Vectors stay what they are whatever is trained; and the kept KV is the release's.
+        if request.base or request.wants == "state":
             return Held(KV(), sampler, is_base=True)
         return Held(self.cache.take(request.conversation, request.prompt), sampler)
 
@@ -253,13 +193,38 @@ class LanguageModel:
         self.injection = Injection(self._embed, release.head, release.gain) if release else Injection(self._embed)
         self.cache.clear()
 
+    def move(self, device: str | None) -> None:
+        """Compute on another device from now on; None is the one that it was loaded on. Drops the kept KV.
+
+        A model that was loaded on the CPU stays there. Whoever writes goes on. Raises torch's error if there is no
+        room, and then stays where it was.
+        """
+        there, before = self._home if device is None else torch.device(device), self._device
+        if self._home.type == "cpu" or there == before:
+            return
+        self.cache.clear()
+        try:
+            self._put_on(there)
+        except Exception:
+            self._put_on(before)
+            raise
+        torch.cuda.empty_cache()  # what has left the GPU is for others
+
+    def _put_on(self, device: torch.device) -> None:
+        for part in (self.decoder, self._embed, self._head):
+            part.to(device)
+        self._adapter.move(device)
+        self.injection.move(device)
+        self._device = device
+
     def release(self, running: Running, keep: str | None) -> None:
         """End a sequence and keep its KV for the conversation's next turn, if it has one.
 
         Kept is what comes before the first recall: no injected vector, and no memory's text.
         """
-        if keep is not None:
-            kv, recall = cast(Held, running).kv, self.tokenizer.recall
+        held = cast(Held, running)
+        if keep is not None and not held.is_base:
+            kv, recall = held.kv, self.tokenizer.recall
             if recall is not None and recall.open in kv.tokens:
                 kv.cut(kv.tokens.index(recall.open))
             self.cache.keep(keep, kv)

@@ -30,7 +30,7 @@ class Sampler:
 
     def sample(self, logits: Tensor) -> int:
         """Draw a token. logits: [vocab], any float type."""
-        logits = self._penalised(logits.float())
+        logits = self._penalised(logits.to(self._said.device).float())  # the model may have moved meanwhile
         if self._sampling.temperature == 0.0:
             return self._note(int(logits.argmax()))
         candidates, tokens = logits.topk(min(self._sampling.top_k or len(logits), len(logits)))

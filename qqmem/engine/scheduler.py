@@ -14,13 +14,17 @@ def plan(generations: Sequence[Generation], prefill_chunk: int) -> list[tuple[in
     Everyone who writes gets one token. What is left of `prefill_chunk` is shared by those who have more to read, a
     prompt or a memory, first come first served; so a long prompt delays the others by one chunk at most, and one step
     is never longer than `prefill_chunk` tokens plus the batch. While somebody waits for a turn, background work reads
-    nothing: a token of its own costs the others next to nothing, a chunk would.
+    nothing: a token of its own costs the others next to nothing, a chunk would. What reads by the base alone rests
+    meanwhile: it needs a forward of its own.
     """
     going = [(i, generation) for i, generation in enumerate(generations) if not generation.is_waiting]
+    is_turn = any(one.request.priority == TURN and not one.request.base for _, one in going)
+    if is_turn:
+        going = [(i, generation) for i, generation in going if not generation.request.base]
     rows = [(i, generation.row(1)) for i, generation in going if len(generation.pending) == 1]
     room = prefill_chunk - len(rows)
     reading = [(i, generation) for i, generation in going if len(generation.pending) > 1]
-    if any(generation.request.priority == TURN for _, generation in going):
+    if is_turn:
         reading = [(i, generation) for i, generation in reading if generation.request.priority == TURN]
     for i, generation in reading:
         if room <= 0:

@@ -104,6 +104,8 @@ class Request:
     time_limit: seconds from submission, waiting included.
     recall: None writes without memories.
     wants: "state" writes nothing, and yields the hidden state of the prompt's last token.
+    base: read by the model as it was before any training. It recalls nothing, keeps no KV, and rests while a person
+        waits for a turn.
     """
 
     prompt: tuple[int, ...]
@@ -116,6 +118,7 @@ class Request:
     time_limit: float = float("inf")
     recall: Recalling | None = None
     wants: Literal["text", "state"] = "text"
+    base: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +285,13 @@ class Model(Protocol):
 
     def use_release(self, folder: Path | None) -> None:
         """Serve what training has made, or None: the base. Raises ModelError, and then serves on as before."""
+        ...
+
+    def move(self, device: str | None) -> None:
+        """Compute on another device from now on; None is the one that it was loaded on. Drops the kept KV.
+
+        A model that was loaded on the CPU stays there.
+        """
         ...
 
     def close(self) -> None:

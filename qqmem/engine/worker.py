@@ -19,7 +19,6 @@ from qqmem.engine.inbox import Answer, Call, Command, Stop, Ticket, post, settle
 from qqmem.engine.scheduler import plan
 from qqmem.engine.types import (
     BACKGROUND,
-    TURN,
     Ask,
     Finish,
     Found,
@@ -48,7 +47,8 @@ class Engine:
     thread.
 
     load: called on the worker thread; what it returns is never touched by another.
-    max_batch: replies written at the same time; one background request may run beside them.
+    max_batch: replies written at the same time. One background request may run beside them, and as many as there are
+        replies of those that rest while somebody waits (Request.base).
     prefill_chunk: prompt tokens read in one step, over all replies.
     """
 
@@ -228,11 +228,11 @@ class Engine:
         return at_rest and not any(map(self._has_place, self._waiting))
 
     def _has_place(self, ticket: Ticket) -> bool:
-        """Whether a request may begin. A background one has a place of its own, and never takes another's."""
+        """Whether a request may begin. Background ones have places of their own, and never take another's."""
         if self._draining is not None:
             return False
-        same = [one for one in self._running if one.request.priority == ticket.request.priority]
-        return len(same) < (self._max_batch if ticket.request.priority == TURN else 1)
+        same = [one for one in self._running if _kind(one) == _kind(ticket)]
+        return len(same) < (1 if _kind(ticket) == (BACKGROUND, False) else self._max_batch)
 
     def _answer(self, call: Call, fn: Callable[[Model], Any], model: Model) -> None:
         try:
@@ -339,3 +339,7 @@ class Engine:
         model.release(self._running[ticket].running, ticket.request.conversation)
         self.stats.kv_bytes = model.kv_bytes
         del self._running[ticket]
+
+
+def _kind(ticket: Ticket) -> tuple[int, bool]:
+    return ticket.request.priority, ticket.request.base

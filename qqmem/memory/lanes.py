@@ -130,7 +130,7 @@ class VectorLane:
 
     def _of_state(self, state: Vectors) -> Vectors | None:
         if state.shape == (self.space.dim,) and np.isfinite(state).all():
-            return self._centred(state[None])
+            return self._centred(unit(state[None]))
         self._note(None)
         return None
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Literal, Self, TypeVar
 
 from qqmem.db import Database
 from qqmem.memory.graph import forget_snapshots
@@ -17,7 +17,7 @@ from qqmem.memory.lanes import Scores, VectorLane
 from qqmem.memory.scope import View
 from qqmem.memory.search import DAY_ZERO, Fusion, Lexicon, calibration_texts, can_answer, unrelated
 from qqmem.memory.store import Point, Store
-from qqmem.memory.types import Encoder, Hit, Lane, Memory, NewMemory, Query, Vectors
+from qqmem.memory.types import Change, Encoder, Hit, Lane, Memory, NewMemory, Query, Vectors
 from qqmem.memory.words import Segmenter
 
 T = TypeVar("T")
@@ -30,11 +30,13 @@ class Memories:
     """What is remembered: changed in the store first, and then in the indexes; a crash between them does no harm.
 
     changed: set when something may lack a vector, for whoever calls `encode_missing` in the background.
+    dropped: set when something was forgotten, or says something else now, for whoever keeps copies of it.
     """
 
     def __init__(self, store: Store, lexicon: Lexicon, fusion: Fusion, folder: Path, max_size: int, limit: int) -> None:
         self.store = store
         self.changed = asyncio.Event()
+        self.dropped = asyncio.Event()
         self._lexicon = lexicon
         self._fusion = fusion
         self._folder = folder
@@ -45,6 +47,7 @@ class Memories:
         self._changing = asyncio.Lock()
         self._worn = asyncio.Event()
         self._open = threading.Event()
+        self._tell: Callable[[Change], None] = lambda _: None
 
     @classmethod
     @asynccontextmanager
@@ -58,11 +61,13 @@ class Memories:
         lanes: Mapping[Lane, float] = DAY_ZERO,
         exact_limit: int = EXACT_LIMIT,
         segmenter: Segmenter | None = None,
+        tell: Callable[[Change], None] = lambda _: None,
     ) -> AsyncGenerator[Self]:
         """All that the database has, searchable by words, and by the encoder's vectors if there is one.
 
         folder: of snapshots, which hold no text and may be deleted. lanes: the weight of each. exact_limit: as in
-        Index. segmenter: one that is loaded already. Raises ModelError: the encoder fails with a space that is new.
+        Index. segmenter: one that is loaded already. tell: told of each change, once it is stored; it must not raise.
+        Raises ModelError: the encoder fails with a space that is new.
         """
         segmenter = segmenter or Segmenter()
         lexicon = Lexicon(segmenter)
@@ -70,6 +75,7 @@ class Memories:
         fusion = Fusion(lanes, {"lexical": shares})
         memories = cls(Store(db, segmenter), lexicon, fusion, folder, max_size, exact_limit)
         memories._open.set()
+        memories._tell = tell
         if encoder:
             await memories._attach("text", encoder, centred=False)
         maintaining = asyncio.create_task(memories._maintain())
@@ -110,7 +116,11 @@ class Memories:
         self, new: Sequence[NewMemory], actor: str, reason: str = "", *, point: Point | None = None
     ) -> list[Memory]:
         """As Store.add. The keys are made before it returns; beyond the cap the least used memories go."""
-        added = await self._to_the_end(self.store.add(new, actor, reason, point=point))
+
+        async def change() -> list[Memory]:
+            return self._told("added", await self.store.add(new, actor, reason, point=point))
+
+        added = await self._to_the_end(change())
         await self._has_new(added)
         return added
 
@@ -119,6 +129,7 @@ class Memories:
     ) -> list[Memory | None]:
         """As Store.restore. The keys are made later, by encode_missing: there may be very many."""
         restored = await self.store.restore(found, actor, reason, ids=ids)
+        self._told("added", [memory for memory in restored if memory])
         await self._without(self.store.evict(self._max_size))
         self._wake()
         return restored
@@ -129,6 +140,7 @@ class Memories:
         async def change() -> Memory:
             memory = await self.store.edit(id, text, actor, reason)
             await self._drop([id])
+            self._told("changed", [memory])
             return memory
 
         memory = await self._to_the_end(change())
@@ -143,6 +155,9 @@ class Memories:
         async def change() -> Memory | None:
             memory = await self.store.supersede(ids, new, actor, reason, point=point)
             await self._drop_retired(ids)
+            if memory:
+                self._told("added", [memory])
+                self._tell(Change("changed", tuple(ids)))
             return memory
 
         memory = await self._to_the_end(change())
@@ -155,13 +170,16 @@ class Memories:
         async def change() -> Memory:
             memory = await self.store.expire(id, at, actor, reason)
             await self._drop_retired([id])
+            self._told("changed", [memory])
             return memory
 
         return await self._to_the_end(change())
 
     async def pin(self, id: int, pinned: bool, actor: str) -> Memory:
         """As Store.pin."""
-        return await self.store.pin(id, pinned, actor)
+        memory = await self.store.pin(id, pinned, actor)
+        self._told("changed", [memory])
+        return memory
 
     # What goes
 
@@ -264,6 +282,8 @@ class Memories:
         async def change() -> list[int]:
             gone = await forgetting
             await self._drop(gone)
+            if gone:
+                self._tell(Change("forgotten", tuple(gone)))
             return gone
 
         return await self._to_the_end(change())
@@ -275,6 +295,8 @@ class Memories:
     async def _drop(self, ids: Collection[int]) -> None:
         for lane in self._lanes.values():
             await lane.drop(ids)
+        if ids:
+            self.dropped.set()
 
     async def _to_the_end(self, change: Coroutine[None, None, T]) -> T:
         """Do a change of store and indexes whole, even if the caller is cancelled meanwhile."""
@@ -291,6 +313,12 @@ class Memories:
             if task.done() and not task.cancelled():
                 task.exception()  # nobody is left to be told
             raise
+
+    def _told(self, kind: Literal["added", "changed"], memories: list[Memory]) -> list[Memory]:
+        if memories:
+            scopes = {memory.scope for memory in memories}
+            self._tell(Change(kind, tuple(memory.id for memory in memories), scopes.pop() if len(scopes) == 1 else ""))
+        return memories
 
     def _wake(self) -> None:
         self.changed.set()

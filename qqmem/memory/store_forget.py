@@ -11,6 +11,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from qqmem.db import MessageRow, RecallRow
+from qqmem.memory.rules import digest
 from qqmem.memory.store_rows import among, leave_index, left
 from qqmem.memory.tables import FTS, MemoryEventRow, MemoryRow, MemorySourceRow, MemoryTombstoneRow
 
@@ -69,10 +70,12 @@ async def unlink_repeated(session: AsyncSession, conversation: str, messages: Co
 
 
 async def bury(session: AsyncSession, ids: Collection[int]) -> None:
-    """See to it that these texts are never stored again for their owners."""
-    digests = select(MemoryRow.digest).where(among(MemoryRow.id, ids))
-    hashes = [{"digest": digest} for digest in set(await session.scalars(digests))]
-    if hashes:
+    """See to it that these texts are never stored again for their owners, nor what they were before an edit."""
+    digests = set(await session.scalars(select(MemoryRow.digest).where(among(MemoryRow.id, ids))))
+    former = select(MemoryRow.scope, MemoryEventRow.old).join(MemoryEventRow, MemoryEventRow.memory_id == MemoryRow.id)
+    edited = former.where(among(MemoryRow.id, ids), MemoryEventRow.event == "UPDATE")
+    digests |= {digest(scope, old) for scope, old in await session.execute(edited)}
+    if hashes := [{"digest": each} for each in digests]:
         await session.execute(upsert(MemoryTombstoneRow).on_conflict_do_nothing(), hashes)
 
 

@@ -97,6 +97,15 @@ class MemoryEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Change:
+    """What has become of memories. scope: of all of them, "" if they have several, or are gone."""
+
+    kind: Literal["added", "changed", "forgotten"]
+    ids: tuple[int, ...]
+    scope: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """A vector space. id: names model, prompt and version; vectors of two spaces are never compared.
 

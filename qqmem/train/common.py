@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,14 +76,20 @@ def settings_of(run: Run, name: str, kind: type[S]) -> S:
 
 
 def launched(main: Callable[[Path], int], doc: str | None, argv: Sequence[str] | None = None) -> int:
-    """Run a program on the directory that the command line names. Errors of a person are one line, and status 2."""
+    """Run a program on the directory that the command line names.
+
+    What a person did wrong is one line on stderr and one in the run's progress.jsonl, and status 2.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the directory of the run")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    folder = parser.parse_args(argv).run
     try:
-        return main(parser.parse_args(argv).run)
+        return main(folder)
     except QqmemError as error:
         sys.stderr.write(f"{error}\n")
+        with suppress(OSError):  # there may be no such run
+            _say(folder / "progress.jsonl", {"stage": Path(inspect.getfile(main)).stem, "error": str(error)})
         return 2
     finally:
         if torch.distributed.is_initialized():
@@ -345,11 +352,14 @@ class Progress:
         return max(time.monotonic() - self._start, 1e-6)
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        if not self._speaks:
-            return
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with self._path.open("ab+") as file:
-            # A line that a killed program left half is ended before ours begins.
-            is_whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
-            line = {"stage": self._stage, **line, "time": now}
-            file.write(f"{'' if is_whole else chr(10)}{json.dumps(line)}\n".encode())
+        if self._speaks:
+            _say(self._path, {"stage": self._stage, **line})
+
+
+def _say(path: Path, line: Mapping[str, Any]) -> None:
+    """Add a line to progress.jsonl. Raises OSError."""
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with path.open("ab+") as file:
+        # A line that a killed program left half is ended before ours begins.
+        is_whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
+        file.write(f"{'' if is_whole else chr(10)}{json.dumps({**line, 'time': now})}\n".encode())

@@ -2,9 +2,9 @@
 
 Pure: no torch, no clock; the same seed and epoch make the same examples, so that a run can go on anywhere.
 
-What is learned at a token is named by its part. `open`: that the turn opens with a recall; `text`: the memory, read
-from its vector, and `</recall>`; `reply`: how the turn goes on; `chat`: ordinary turns; "" is not learned. The pad
-never is: it is put there, not written.
+What is learned at a token is named by its part. `ask`: that the turn opens with a recall, as its first token decides;
+`open`: the rest of the opening; `text`: the memory, read from its vector, and `</recall>`; `reply`: how the turn goes
+on; `chat`: ordinary turns; "" is not learned. The pad never is: it is put there, not written.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from typing import Literal
 from qqmem.engine.prompt import Kind, PromptBuilder, Said
 from qqmem.engine.types import RecallTokens, Tokenizer
 from qqmem.train.draft import Draft
-from qqmem.train.records import Cue, Memory, Role, Run, plain
+from qqmem.train.records import Chat, Cue, Memory, Run, plain
 
-PARTS = ("open", "text", "reply", "chat")
+PARTS = ("ask", "open", "text", "reply", "chat")
 
-UNSEEN = 0.3
+UNSEEN = 0.15
 """Examples with a vector that no memory has, for each that reads a memory: new memories are to look familiar."""
+_CUES = 3
+"""Of a memory in one epoch of stage 1."""
 _CHAT_TOKENS = 256
 """Of an ordinary turn that is read beside others; a longer one says no more about how the model writes."""
+_EXCHANGE_CHARS = 60
+"""Of each side of a conversation that stands before a message, as what was said a moment ago."""
 _STRANGERS = ("小北", "阿青", "木木", "Sam", "十七", "老高", "Lily")
 _HELLO = "在吗"
 _START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -83,14 +87,15 @@ class Examples:
         self._messages = [text for text, _ in run.negatives] or [
             cue.text for one in run.memories for cue in one.cues if cue.kind != "thought"
         ]
+        self._exchanges = [found for chat in run.sft if (found := _exchange(chat))]
         self._told = [(text, "", row) for row, one in enumerate(run.memories) for text in _tellings(one)]
 
     # --- what an epoch shows
 
     def stage1(self, epoch: int, *, chat: int) -> list[Example]:
-        """Every cue of every memory once, and `chat` ordinary turns for each 32 of them, shuffled."""
+        """Some cues of every memory, in turn, and `chat` ordinary turns for each 32 of them; shuffled."""
         draw = self._draw("stage1", epoch)
-        cues = [(row, cue) for row, one in enumerate(self.run.memories) for cue in one.cues]
+        cues = [(row, cue) for row, one in enumerate(self.run.memories) for cue in _in_turn(one.cues, epoch)]
         examples = [self.query(row, cue, draw) for row, cue in cues]
         if self.run.sft:
             examples += [self.chat(draw, _CHAT_TOKENS) for _ in range(ceil(len(cues) * chat / 32))]
@@ -119,6 +124,11 @@ class Examples:
         draft, shared = self._cued(row, cue, draw)
         return self._example("query", draft, shared).ids
 
+    def alone(self, text: str, draw: random.Random) -> tuple[int, ...]:
+        """Somebody's message in private, up to where the turn begins."""
+        speaker = (draw.choice(_STRANGERS), str(draw.randint(10**8, 10**10)))
+        return self._example("quiet", *self._framed("global", text, speaker, draw)).ids
+
     def text_queries(self) -> list[Example]:
         """`text<recall>` of every memory: what stage 1 is not, for comparison."""
         examples = []
@@ -127,10 +137,11 @@ class Examples:
             examples.append(Example("query", ids, ("",) * len(ids), query=len(ids) - 1, positives=self._alike(row)))
         return examples
 
-    def stage2(self, epoch: int, *, chat: float) -> list[Example]:
-        """Every memory once, in its own turn or under a foreign one, as many tokens of each; shuffled.
+    def stage2(self, epoch: int, *, chat: float, foreign: float = 0.5) -> list[Example]:
+        """Every memory once, in its own turn or under a foreign one; shuffled.
 
-        chat: share of ordinary turns in all tokens. Messages that need no memory come in besides, as many as recalls.
+        foreign: share of the latter, by tokens. chat: share of ordinary turns in all tokens. Messages that need no
+        memory come in besides, as many as recalls.
         """
         draw = self._draw("stage2", epoch)
         rows = list(range(len(self.run.memories)))
@@ -140,8 +151,8 @@ class Examples:
         examples: list[Example] = []
         num: dict[str, int] = defaultdict(int)
         for row, is_new in seen + unseen:
-            # Two kinds in equal parts by tokens: whichever has fewer so far, as far as there are cues.
-            own = num["recall"] <= num["foreign"] and self.run.memories[row].cues
+            # Whichever kind has had less of its share so far, as far as there are cues.
+            own = num["recall"] * foreign <= num["foreign"] * (1 - foreign) and self.run.memories[row].cues
             examples.append(self.recall(row, draw, new=is_new) if own else self.foreign(row, draw, new=is_new))
             num[examples[-1].kind] += len(examples[-1].ids)
         quiet = sum(example.kind == "recall" for example in examples)
@@ -198,9 +209,9 @@ class Examples:
             draft.add(self._said(reply.rpartition("</think>")[2], _CHAT_TOKENS // 2), "chat")
         return self._example("foreign", draft, shared, pad=pad, mix=self._mix(row, draw, new=new))
 
-    def chat(self, draw: random.Random, most: int) -> Example:
-        """An ordinary turn, as it was."""
-        draft, shared, reply = self._ordinary(draw, most)
+    def chat(self, draw: random.Random, most: int, chats: Sequence[Chat] = ()) -> Example:
+        """An ordinary turn, as it was. chats: whence it is drawn, default those of the training."""
+        draft, shared, reply = self._ordinary(draw, most, chats)
         thought, thinks, said = reply.partition("</think>")
         if self.tokenizer.thinks and thinks:
             draft.add(self.tokenizer.encode(thought.removeprefix("<think>").strip()), "chat")
@@ -238,29 +249,34 @@ class Examples:
         """Cut the draft to size. pad, query: places in its tail."""
         before = draft.fit(min(most or self._max, self._max))
         parts = ("",) * before + tuple(draft.parts)
-        keep = [place - 1 for place, part in enumerate(parts) if place and part == "chat"] if kind == "chat" else []
+        # The first token that is learned needs one before it that is its own.
+        shared = max(0, min(shared, len(draft.head), before - 1))
+        # What people write is kept as well as what the bot does: it is more varied, and costs nothing more to read.
+        kept = range(shared, len(parts) - 1) if kind == "chat" else [max(before - 1, 0)] if kind == "quiet" else []
         return Example(
             kind,
             tuple(draft.head + draft.context + draft.tail),
             parts,
-            # The first token that is learned needs one before it that is its own.
-            max(0, min(shared, len(draft.head), before - 1)),
+            shared,
             pad + before if pad >= 0 else -1,
             mix,
             query + before if query >= 0 else -1,
             positives,
-            (max(before - 1, 0),) if kind == "quiet" else tuple(keep),
+            tuple(kept),
         )
 
     def _open(self, draft: Draft, cue: Cue | None, *, asked: bool) -> int:
         """Open the turn with a recall, as turn.py does. asked: the model is to do so by itself. Place of `<recall>`."""
-        part = "open" if asked else ""
         if cue is not None and cue.kind == "thought":
-            draft.add([] if self.tokenizer.thinks else self.tokenizer.encode("<think>\n"), part)
+            before = [] if self.tokenizer.thinks else self.tokenizer.encode("<think>\n")
+            draft.add(before[:1], "ask" if asked else "")
+            draft.add(before[1:], "open" if asked else "")
             draft.add(self.tokenizer.encode(cue.text))
         else:
-            draft.add(self._unasked(), part)
-        return draft.add([self.tokens.open], part, vital=True)
+            first, *rest = self._unasked()
+            draft.add([first], "ask" if asked else "")
+            draft.add(rest, "open" if asked else "")
+        return draft.add([self.tokens.open], "open" if asked else "", vital=True)
 
     def _unasked(self) -> list[int]:
         """What stands before `<recall>` at the beginning of a turn."""
@@ -290,7 +306,12 @@ class Examples:
         if cue.kind == "thought":
             asks = [one.text for one in memory.cues if one.kind == "question"]
             text = draw.choice(asks or _tellings(memory) or self._messages or [_HELLO])
-        return self._framed(memory.scope, text, self._speaker(memory, text, draw, tells=cue.kind == "source"), draw)
+        if cue.speaker:
+            is_own = cue.speaker == memory.name and memory.subject
+            speaker = (cue.speaker, memory.subject if is_own else str(draw.randint(10**8, 10**10)))
+        else:
+            speaker = self._speaker(memory, text, draw, tells=cue.kind == "source")
+        return self._framed(memory.scope, text, speaker, draw)
 
     def _speaker(self, memory: Memory, text: str, draw: random.Random, *, tells: bool = True) -> tuple[str, str]:
         """Name and QQ number of who says this: `I` is whom the memory is about, about others anyone may ask."""
@@ -306,20 +327,21 @@ class Examples:
         where: Kind = "private" if kind in ("user", "global") else "group"
         time = _START + timedelta(minutes=draw.randrange(365 * 24 * 60))
         said = [Said(2, "user", *speaker, time, text)]
-        if self.run.negatives and draw.random() < 0.25:
+        if self._exchanges and draw.random() < 0.25:
             earlier = time - timedelta(minutes=draw.randrange(1, 60))
-            before = Said(1, "user", *speaker, earlier, draw.choice(self.run.negatives)[0])
-            said.insert(0, before)
+            asked, answered = draw.choice(self._exchanges)
+            before = [Said(0, "user", *speaker, earlier, asked), Said(1, "assistant", "", "", earlier, answered)]
+            said = before + said
         system = self._system(where, *speaker, place.rpartition("@")[2] or "1")
         ids = self._builder.build(system, said, 1 << 30, 1 << 30, 0).ids
         return Draft(list(ids[: self._shared[where]]), list(ids[self._shared[where] :]), [], []), self._shared[where]
 
-    def _ordinary(self, draw: random.Random, most: int) -> tuple[Draft, int, str]:
+    def _ordinary(self, draw: random.Random, most: int, chats: Sequence[Chat] = ()) -> tuple[Draft, int, str]:
         """An ordinary conversation up to a turn of the assistant, and that turn: as it is, or in the bot's frame."""
-        if not self.run.sft:
+        if not (chats := chats or self.run.sft):
             text = draw.choice(self._messages or [_HELLO])
             return *self._framed("global", text, self._speaker(Memory(""), text, draw), draw), ""
-        chat = draw.choice(self.run.sft)
+        chat = draw.choice(chats)
         turns = [n for n, (role, _) in enumerate(chat) if role == "assistant" and n]
         n = draw.choice(turns or [len(chat) - 1])
         before, reply = chat[:n], chat[n][1]
@@ -369,12 +391,25 @@ class Examples:
         return tuple(sorted({one for found in shared for one in self._alike(found)}))
 
 
+def _in_turn(cues: Sequence[Cue], epoch: int) -> Sequence[Cue]:
+    """So many that each has its turn."""
+    start = epoch * _CUES % len(cues) if cues else 0
+    return [*cues, *cues][start : start + min(_CUES, len(cues))]
+
+
 def _tellings(memory: Memory) -> list[str]:
     """How the memory was told."""
     own = [memory.text.removeprefix(f"{memory.name}：")] if memory.kind == "message" else []
     return own + [cue.text for cue in memory.cues if cue.kind == "source"]
 
 
-def _bare(chat: Sequence[tuple[Role, str]]) -> list[tuple[str, str]]:
+def _exchange(chat: Chat) -> tuple[str, str] | None:
+    """A short conversation's only question and answer."""
+    said = [text for role, text in _bare(chat) if role != "system"]
+    is_short = len(said) == 2 and all(0 < len(text) <= _EXCHANGE_CHARS for text in said)
+    return (said[0], said[1]) if is_short else None
+
+
+def _bare(chat: Chat) -> list[tuple[str, str]]:
     """Without the thoughts of earlier turns, which no template shows."""
     return [(role, text.rpartition("</think>")[2].strip() if role == "assistant" else text) for role, text in chat]

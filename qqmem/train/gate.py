@@ -7,7 +7,9 @@ exact: the share of memories that greedy decoding from the vector writes to the 
 trigger: whether the turn opens with a recall by itself, after held-out questions and after messages that need none.
 perplexity: of ordinary turns, against the base; also with the vector of a memory before them that has nothing to say.
 
-Reads the run directory and its stage2/, writes gate.json: measures, and the rows of the memories that decode.
+Reads the run directory and its stage2/, writes gate.json: the measures of what served before (the base, or the starter
+from which it began) and after, the ranks of the held-out cues, and the rows of the memories that decode. If the query
+was also trained by other recipes, in compared/NAME/, they are measured beside it.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,12 +28,17 @@ from torch.nn import functional as F
 
 from qqmem.engine.cache import KV
 from qqmem.engine.model import LanguageModel, load_model
-from qqmem.engine.types import Request, Row, Vector
+from qqmem.engine.types import Request, Row, Running, Vector
 from qqmem.train.common import launched, log, writer_of
 from qqmem.train.data import Examples
 from qqmem.train.records import Run, read_run
 
-_BATCH = 8
+T = TypeVar("T")
+
+_BATCH = 4
+"""As many as serve together: so many rows run in the same numbers (int8) as a conversation's."""
+_CUES = 400
+_ASKED = 200
 _QUIET = 120
 _CHATS = 40
 _CHAT_TOKENS = 256
@@ -42,41 +49,48 @@ def main(folder: Path) -> int:
     run = read_run(folder)
     model = load_model(run.model)
     write = writer_of(run, model.tokenizer, int(run.settings.get("max_tokens", 1024)))
-    before = measure(model, run, write)
+    result: dict[str, Any] = {"memories": len(run.memories), "base": perplexity(model, run, write)}
+    model.use_release(run.starter)
+    result["before"] = measure(model, run, write)
+    result["compared"] = {}
+    for other in sorted(folder.glob("compared/*/stage1")):
+        model.use_release(other)
+        result["compared"][other.parent.name] = retrieval(model, run, write)
     model.use_release(folder / "stage2")
-    after = measure(model, run, write)
-    decodable = after.pop("decodable")
-    before.pop("decodable")
-    result = {"before": before, "after": after, "decodable": decodable, "memories": len(run.memories)}
+    result["after"] = measure(model, run, write)
+    result["before"].pop("decodable")
+    result["decodable"] = result["after"].pop("decodable")
     aside = folder / "gate.json.new"
     aside.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", "utf-8")
     aside.replace(folder / "gate.json")
-    log.info("gate: %s", after)
+    log.info("gate: %s", {name: value for name, value in result["after"].items() if name != "ranks"})
     return 0
 
 
 def measure(model: LanguageModel, run: Run, write: Examples) -> dict[str, Any]:
     """All measures of what the model serves now; None for one that this run has nothing to measure by."""
-    decodable = exact(model, run, write)
+    decodable = exact(model, run, write) if run.decodes else []
     return {
         **retrieval(model, run, write),
-        "exact": len(decodable) / len(run.memories),
+        "exact": len(decodable) / len(run.memories) if run.decodes else None,
         **trigger(model, run, write),
         **perplexity(model, run, write),
         "decodable": decodable,
     }
 
 
-def retrieval(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
-    """recall_at_1, recall_at_5 of the state alone, among all memories of the run."""
+def retrieval(model: LanguageModel, run: Run, write: Examples) -> dict[str, Any]:
+    """recall_at_1, recall_at_5 of the state alone, among all memories of the run; ranks: of each cue, from 1."""
     ranks = []
-    for batch in _batches(write.held_out()):
-        rows = [Row(model.start(Request(one.ids, 1)), one.ids, "query") for one in batch]
+    for batch in _batches(_some(write.held_out(), _CUES)):
+        running = _started(model, [one.ids for one in batch])
+        rows = [Row(held, left, "query") for held, left in running]
         for one, query in zip(batch, model.step(rows), strict=True):
             assert isinstance(query, np.ndarray)
-            scores = run.values @ (query - run.centre)
+            scores = run.values @ (query / np.linalg.norm(query) - run.centre)
             ranks.append(int((scores > scores[list(one.positives)].max()).sum()) + 1)
-    return {f"recall_at_{k}": _share(rank <= k for rank in ranks) for k in (1, 5)}
+        _ended(model, running)
+    return {**{f"recall_at_{k}": _share([rank <= k for rank in ranks]) for k in (1, 5)}, "ranks": ranks}
 
 
 def exact(model: LanguageModel, run: Run, write: Examples) -> list[int]:
@@ -86,13 +100,13 @@ def exact(model: LanguageModel, run: Run, write: Examples) -> list[int]:
     for batch in _batches(list(range(len(run.memories)))):
         asked = [write.asking(row, draw) for row in batch]
         wanted = [[*write.tokenizer.encode(run.memories[row].text), write.tokens.close] for row in batch]
-        running = [model.start(Request(ids, 1)) for ids in asked]
-        model.step([Row(held, ids, "nothing") for held, ids in zip(running, asked, strict=True)])
+        running = _started(model, asked)
+        model.step([Row(held, ids, "nothing") for held, ids in running])
         rows = [
             Row(held, [write.tokens.pad], "likeliest", value=run.values[at])
-            for held, at in zip(running, batch, strict=True)
+            for (held, _), at in zip(running, batch, strict=True)
         ]
-        left = {at: (held, list(text)) for at, held, text in zip(batch, running, wanted, strict=True)}
+        left = {at: (held, list(text)) for at, (held, _), text in zip(batch, running, wanted, strict=True)}
         while rows:
             got = dict(zip(list(left), model.step(rows), strict=True))
             # Whoever departs is out; whoever has no more to write was right to the end.
@@ -100,24 +114,27 @@ def exact(model: LanguageModel, run: Run, write: Examples) -> list[int]:
             found += [at for at, (_, text) in right.items() if not text]
             left = {at: (held, text) for at, (held, text) in right.items() if text}
             rows = [Row(held, [got[at]], "likeliest") for at, (held, _) in left.items()]
+        _ended(model, running)
     return sorted(found)
 
 
 def trigger(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
     """The shares that open with a recall: after held-out questions, after messages that need none; and the precision.
 
-    The precision is as if both kinds were as frequent.
+    The precision is as if both kinds were as frequent. A run that brings messages of its own for this is measured by
+    them.
     """
     draw = random.Random(run.seed)
-    questions = [
-        write.unopened(row, cue, draw)
-        for row, one in enumerate(run.memories)
-        for cue in one.held_out
-        if cue.kind == "question"
-    ]
+    needed = [(row, cue) for row, one in enumerate(run.memories) for cue in one.held_out if cue.kind == "question"]
+    asked = [write.unopened(row, cue, draw) for row, cue in needed]
     quiet = [write.quiet(draw) for _ in range(_QUIET if run.negatives else 0)]
-    right = _share(opens(model, write, questions))
-    wrong = _share(opens(model, write, [one.ids[: one.keep[0] + 1] for one in quiet]))
+    told = [one.ids[: one.keep[0] + 1] for one in quiet]
+    if run.evaluation:
+        asked, told = (
+            [write.alone(text, draw) for text, needs in run.evaluation if needs is wanted] for wanted in (True, False)
+        )
+    right = _share(opens(model, write, _some(asked, _ASKED)))
+    wrong = _share(opens(model, write, _some(told, _ASKED)))
     recalls = None if right is None or wrong is None else right + wrong
     precision = right / recalls if right is not None and recalls else None
     return {"trigger_recall": right, "trigger_false": wrong, "trigger_precision": precision}
@@ -127,7 +144,8 @@ def opens(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]
     """Whether the model, greedy, opens its turn with a recall."""
     found: list[bool] = []
     for batch in _batches(prompts):
-        left = {n: (model.start(Request(tuple(ids), 1)), list(ids)) for n, ids in enumerate(batch)}
+        running = _started(model, batch)
+        left = dict(enumerate(running))
         asked = dict.fromkeys(left, False)
         for _ in range(write.opening + 2):
             banned = write.tokens.close, write.tokens.pad
@@ -140,14 +158,19 @@ def opens(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]
                     del left[n]
             if not left:
                 break
+        _ended(model, running)
         found += asked.values()
     return found
 
 
 def perplexity(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
-    """Perplexity of the replies of ordinary turns, and the same behind a memory's vector that has nothing to say."""
+    """Perplexity of the replies of ordinary turns, and the same behind a memory's vector that has nothing to say.
+
+    The turns are of conversations that no training has shown, if there are any.
+    """
     draw = random.Random(run.seed)
-    chats = [write.chat(draw, _CHAT_TOKENS) for _ in range(_CHATS if run.sft else 0)]
+    kept = run.held_out_sft or run.sft
+    chats = [write.chat(draw, _CHAT_TOKENS, kept) for _ in range(_CHATS if kept else 0)]
     open_, close, pad = write.tokens
     plain, beside = [0.0, 0], [0.0, 0]
     for one in chats:
@@ -179,13 +202,28 @@ def _loss(
     return float(F.cross_entropy(logits, torch.tensor(reply, device=logits.device), reduction="sum")), len(reply)
 
 
+def _started(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[tuple[Running, list[int]]]:
+    """Sequences, each with what is left to read of its prompt: the beginning that many share is read once."""
+    running = [model.start(Request(tuple(ids), 1)) for ids in prompts]
+    return [(held, list(ids[held.length :])) for held, ids in zip(running, prompts, strict=True)]
+
+
+def _ended(model: LanguageModel, running: Sequence[tuple[Running, object]]) -> None:
+    for number, (held, _) in enumerate(running):
+        model.release(held, f"gate:{number}")
+
+
+def _some(items: Sequence[T], most: int) -> Sequence[T]:
+    """So many of them, from all over."""
+    return [items[n * len(items) // most] for n in range(most)] if len(items) > most else items
+
+
 def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
     yield from (list(items[n : n + _BATCH]) for n in range(0, len(items), _BATCH))
 
 
-def _share(found: Iterator[bool] | Sequence[bool]) -> float | None:
-    kept = list(found)
-    return sum(kept) / len(kept) if kept else None
+def _share(found: Sequence[bool]) -> float | None:
+    return sum(found) / len(found) if found else None
 
 
 if __name__ == "__main__":

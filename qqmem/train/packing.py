@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface
 
-from qqmem.engine.model import attend
+from qqmem.engine.attention import attend
 from qqmem.train.data import Example
 
 

@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 Role = Literal["system", "user", "assistant"]
 
+Chat = tuple[tuple[Role, str], ...]
+"""A conversation as (role, text)."""
+
 _ORDER = ("persona", "rules", "output", "actions", "context")
 
 
@@ -29,12 +32,13 @@ class Cue:
     """What makes one think of a memory.
 
     source: the message that it comes from. question: a message that needs it. thought: what the bot thinks before it.
-    reply: what the bot then says, if that is known.
+    reply: what the bot then says, if that is known. speaker: the name of who says it, "" for whom it may be.
     """
 
     kind: Literal["source", "question", "thought"]
     text: str
     reply: str = ""
+    speaker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,8 @@ class Run:
 
     model: the local folder of the base model. settings: the section `train`.
     values: row i is the centred unit vector of memory i. centre: [hidden], what was subtracted from them.
-    negatives: messages that need no memory, with a reply or without. sft: conversations as (role, text).
+    negatives: messages that need no memory, with a reply or without. sft, held_out_sft: conversations, the
+    latter for tests only. starter: a release from which it begins, if any.
     """
 
     folder: Path
@@ -73,7 +78,11 @@ class Run:
     centre: Vectors
     settings: Mapping[str, Any] = field(default_factory=dict)
     negatives: tuple[tuple[str, str], ...] = ()
-    sft: tuple[tuple[tuple[Role, str], ...], ...] = ()
+    sft: tuple[Chat, ...] = ()
+    held_out_sft: tuple[Chat, ...] = ()
+    starter: Path | None = None
+    decodes: bool = True
+    evaluation: tuple[tuple[str, bool], ...] = ()
 
 
 def read_run(folder: Path) -> Run:
@@ -103,6 +112,10 @@ def read_run(folder: Path) -> Run:
             settings=run.get("settings", {}),
             negatives=_lines(folder / "negatives.jsonl", lambda line: (line["text"], line.get("reply", ""))),
             sft=tuple(chat for chat in _lines(folder / "sft.jsonl", _chat) if chat),
+            held_out_sft=tuple(chat for chat in _lines(folder / "heldout.jsonl", _chat) if chat),
+            starter=Path(run["starter"]) if run.get("starter") else None,
+            decodes=bool(run.get("decodes", True)),
+            evaluation=_lines(folder / "evaluation.jsonl", lambda line: (line["text"], bool(line["needs_memory"]))),
         )
     except KeyError as error:
         raise InvalidRequest(f"run.json has no {error.args[0]}; export again.") from error
@@ -133,10 +146,14 @@ def _unsaid(line: Mapping[str, Any]) -> str:
 
 
 def _cues(lines: list[Mapping[str, Any]]) -> tuple[Cue, ...]:
-    return tuple(Cue(one["kind"], one["text"], one.get("reply", "")) for one in lines if one["text"].strip())
+    return tuple(
+        Cue(one["kind"], one["text"], one.get("reply", ""), one.get("speaker", ""))
+        for one in lines
+        if one["text"].strip()
+    )
 
 
-def _chat(line: Mapping[str, Any]) -> tuple[tuple[Role, str], ...]:
+def _chat(line: Mapping[str, Any]) -> Chat:
     """A conversation that the assistant ends, or nothing of it."""
     chat = [(one["role"], one["content"]) for one in line["messages"]]
     while chat and (chat[-1][0] != "assistant" or not chat[-1][1].strip()):

@@ -1,7 +1,9 @@
 """Releases: what was trained and has passed its gate, as folders that are there whole or not at all.
 
-    releases/0001/{adapter/, recall.safetensors, manifest.json, report.json}
-    releases/current     "0001", or not there: the untrained model
+    releases/0001/{adapter/, recall.safetensors, manifest.json, report.json, report.html}
+    releases/current     "0001"; "base": the untrained model; not there: the starter, or the untrained model without one
+
+The starter is a release that comes with the package: it knows when to recall, and nothing of anybody.
 
 A release is written aside, synced, and renamed; `current` is replaced by a rename. Whatever begins with a dot was left
 by a crash, means nothing, and is removed by the next publication. Pure files: blocking, to be called on a thread.
@@ -10,19 +12,26 @@ by a crash, means nothing, and is removed by the next publication. Pure files: b
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from qqmem.errors import NotFound, ReleaseError
 
+log = logging.getLogger(__name__)
+
 Trigger = Literal["model", "both", "score"]
 
 FORMAT = 1
+
+STARTER, BASE = "starter", "base"
+"""Names in place of a release's: the one that comes with the package, and the untrained model."""
 
 _NAME = re.compile(r"\d{4,}")
 _FILES = ("manifest.json", "recall.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors")
@@ -65,13 +74,14 @@ class Manifest:
 
 
 class Releases:
-    """The releases in one folder, which need not be there."""
+    """The releases in one folder, which need not be there. starter: where that lies, once a fitting one is known."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.starter: Path | None = None
 
     def names(self) -> list[str]:
-        """All of them, the oldest first."""
+        """All of them but the starter, the oldest first."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
         return sorted((each.name for each in found if _NAME.fullmatch(each.name) and each.is_dir()), key=int)
 
@@ -80,43 +90,57 @@ class Releases:
         try:
             name = (self.folder / "current").read_text("utf-8").strip()
         except FileNotFoundError:
-            return None
+            return STARTER if self.starter else None
         except (OSError, UnicodeDecodeError) as error:
             raise ReleaseError(
                 "The file releases/current cannot be read; point it anew: qqmem train rollback"
             ) from error
+        if name == BASE:
+            return None
         if name not in self.names():
             raise ReleaseError("The file releases/current names no release; point it anew: qqmem train rollback")
         return name
 
     def path(self, name: str) -> Path:
         """The folder of a release. Raises NotFound."""
+        if name == STARTER and self.starter:
+            return self.starter
+        if name == STARTER:
+            raise NotFound("There is no starter release for this model.")
         if name not in self.names():
             raise NotFound(f"There is no release {name[:20]}.")
         return self.folder / name
 
     def read(self, name: str) -> Manifest:
         """The manifest of a release whose files are all there. Raises NotFound, ReleaseError."""
-        folder = self.path(name)
-        for file in _FILES:
-            if not (folder / file).is_file():
-                raise ReleaseError(f"Release {name} is torn: {file} is missing; go back to another.")
-        manifest = read_manifest(folder / "manifest.json")
-        if manifest.release != name:
-            raise ReleaseError(f"Release {name} calls itself {manifest.release[:20]}; go back to another.")
-        return manifest
+        return _read(self.path(name), name)
 
     def before(self) -> str | None:
-        """The one before that in force, None is the untrained model. Raises ReleaseError: the latter is in force."""
+        """The one before that in force, None is the untrained model. Raises ReleaseError: the latter is in force.
+
+        Before the first one comes the starter.
+        """
         current = self.current()
         if current is None:
             raise ReleaseError("The untrained model is in force; there is nothing before it.")
-        return next((name for name in reversed(self.names()) if int(name) < int(current)), None)
+        if current == STARTER:
+            return None
+        older = (name for name in reversed(self.names()) if int(name) < int(current))
+        return next(older, STARTER if self.starter else None)
 
-    def publish(self, parts: Path, manifest: Manifest, report: Mapping[str, Any], *, newer_than: str = "") -> str:
+    def publish(
+        self,
+        parts: Path,
+        manifest: Manifest,
+        report: Mapping[str, Any],
+        *,
+        page: Path | None = None,
+        newer_than: str = "",
+    ) -> str:
         """Make a release of parts/adapter/ and parts/recall.safetensors. Returns its name; `current` stays.
 
-        manifest: its name is given here, higher than all that were and than `newer_than`. Raises OSError.
+        manifest: its name is given here, higher than all that were and than `newer_than`. page: the report as a file
+        to be read, if it is there. Raises OSError.
         """
         self._sweep()
         used = [*self.names(), newer_than]
@@ -127,6 +151,8 @@ class Releases:
             _copy(parts / part, aside / part)
         _write(aside / "manifest.json", asdict(replace(manifest, release=name)))
         _write(aside / "report.json", report)
+        if page is not None and page.is_file():
+            _copy(page, aside / page.name)
         sync(aside)
         aside.rename(self.folder / name)
         _sync(self.folder)
@@ -134,17 +160,18 @@ class Releases:
 
     def point(self, name: str | None) -> None:
         """Put a release in force, or the untrained model. Raises NotFound, ReleaseError, OSError."""
+        if name is not None:
+            self.read(name)
+        self.folder.mkdir(parents=True, exist_ok=True)
         current = self.folder / "current"
-        if name is None:
+        if name == STARTER:
             current.unlink(missing_ok=True)
         else:
-            self.read(name)
             aside = self.folder / ".current"
-            aside.write_text(f"{name}\n", "utf-8")
+            aside.write_text(f"{name or BASE}\n", "utf-8")
             _sync(aside)
             aside.replace(current)
-        if self.folder.is_dir():
-            _sync(self.folder)
+        _sync(self.folder)
 
     def prune(self, keep: int) -> list[str]:
         """Delete all but the newest `keep` and the one in force. Returns those. Raises ReleaseError, OSError."""
@@ -165,6 +192,34 @@ class Releases:
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+
+def starter_of(model: str, space: str, shipped: Path | None = None) -> Path | None:
+    """The starter for this model and this space of values, if there is one that fits. Blocks.
+
+    shipped: the folder of all starters, in the package if not given.
+    """
+    shipped = shipped or Path(str(resources.files("qqmem") / "starter"))
+    folder = shipped / model
+    if not folder.is_relative_to(shipped) or not folder.is_dir():  # `model` may be the path of a folder
+        return None
+    try:
+        _read(folder, STARTER).check(model, space)
+    except ReleaseError as error:
+        log.warning("there is a starter, and it does not serve: %s", error)
+        return None
+    return folder
+
+
+def _read(folder: Path, name: str) -> Manifest:
+    """The manifest of a release whose files are all there. Raises ReleaseError."""
+    for file in _FILES:
+        if not (folder / file).is_file():
+            raise ReleaseError(f"Release {name} is torn: {file} is missing; go back to another.")
+    manifest = read_manifest(folder / "manifest.json")
+    if manifest.release != name:
+        raise ReleaseError(f"Release {name} calls itself {manifest.release[:20]}; go back to another.")
+    return manifest
 
 
 def read_manifest(file: Path) -> Manifest:

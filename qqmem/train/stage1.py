@@ -54,14 +54,14 @@ class Stage1(Stage):
     chat: ordinary turns for each 32 cues. lm_weight: of all cross-entropy. kl_weight: of the divergence in them.
     """
 
-    epochs: int = 9
+    epochs: int = 3
     batch: int = 32
     targets: Sequence[str] = ("q_proj", "v_proj")
     loss: Literal["infonce", "mse"] = "infonce"
     cues: Literal["chat", "text"] = "chat"
-    chat: int = 4
+    chat: int = 2
     lm_weight: float = 0.1
-    kl_weight: float = 0.05
+    kl_weight: float = 1.0
 
 
 def main(folder: Path) -> int:
@@ -87,6 +87,7 @@ def main(folder: Path) -> int:
     # What is trained. `trainee` is what accelerate made of it, `bare` the thing itself.
     weights = {
         "query": 1.0,
+        "ask": settings.lm_weight,
         "open": settings.lm_weight,
         "chat": settings.lm_weight,
         "keep": settings.kl_weight,
@@ -100,6 +101,7 @@ def main(folder: Path) -> int:
         targets=settings.targets,
         weights=weights,
         loss=settings.loss,
+        begin=run.starter,
     )
     trainee: Any
     trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))

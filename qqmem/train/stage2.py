@@ -49,13 +49,19 @@ from qqmem.train.trainee import Trainee
 
 @dataclass(frozen=True, slots=True)
 class Stage2(Stage):
-    """chat: share of ordinary turns, by tokens. query_weight, quiet_weight: of the losses query and quiet."""
+    """chat: share of ordinary turns, by tokens. foreign: of the memories, that come up where none is needed.
 
-    epochs: int = 12
-    batch: int = 12
+    text_weight, chat_weight, kl_weight, query_weight, quiet_weight: of the losses text, chat, keep, query, quiet.
+    """
+
+    epochs: int = 10
+    batch: int = 16
     targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    chat: float = 1 / 3
-    kl_weight: float = 0.05
+    chat: float = 0.2
+    foreign: float = 0.3
+    text_weight: float = 1.0
+    chat_weight: float = 0.1
+    kl_weight: float = 3.0
     query_weight: float = 0.3
     quiet_weight: float = 1.0
 
@@ -74,28 +80,35 @@ def main(folder: Path) -> int:
     model, write = load_base(run, settings)
 
     def epoch(number: int) -> list[Example]:
-        return write.stage2(number, chat=settings.chat)
+        return write.stage2(number, chat=settings.chat, foreign=settings.foreign)
 
     plan = Plan.of(epoch, settings.batch, settings.epochs, settings.accumulation)
     tests = write.held_out()
 
     # What is trained. `trainee` is what accelerate made of it, `bare` the thing itself.
     weights = {
-        "text": 1.0,
-        "open": 1.0,
+        "text": settings.text_weight,
+        "ask": 1.0,
+        "open": 0.3,
         "reply": 1.0,
-        "chat": 1.0,
+        "chat": settings.chat_weight,
         "query": settings.query_weight,
         "keep": settings.kl_weight,
         "quiet": settings.quiet_weight,
     }
-    bare = Trainee(
-        model, write.tokens, run.values, run.centre, rank=settings.rank, targets=settings.targets, weights=weights
-    )
-    if is_done(folder / "stage1"):
-        bare.adopt(folder / "stage1")
-    else:
+    begin = folder / "stage1" if is_done(folder / "stage1") else run.starter
+    if begin is None:
         log.info("there is no stage 1: the query begins as the base's")
+    bare = Trainee(
+        model,
+        write.tokens,
+        run.values,
+        run.centre,
+        rank=settings.rank,
+        targets=settings.targets,
+        weights=weights,
+        begin=begin,
+    )
     trainee: Any
     trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ from typing import Any, Literal, cast
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,6 +40,8 @@ class Trainee(nn.Module):
     """rows: [3, hidden] of RecallTokens. head: [hidden] to [hidden], begins as the identity.
 
     weights: of LOSSES; what is missing does not count. values: [n, hidden], the memories of the run. centre: [hidden].
+    begin: a folder that `save` has written, to go on from; its other layers than `targets` stay as they are.
+    Raises InvalidRequest.
     """
 
     def __init__(
@@ -51,6 +55,7 @@ class Trainee(nn.Module):
         targets: Sequence[str],
         weights: Mapping[str, float],
         loss: Literal["infonce", "mse"] = "infonce",
+        begin: Path | None = None,
     ) -> None:
         super().__init__()
         text = cast(Any, model.get_decoder())
@@ -61,7 +66,7 @@ class Trainee(nn.Module):
         matrix = cast(Any, model.get_output_embeddings()).weight
         hidden = matrix.shape[1]
         text.set_attn_implementation("packed")
-        self.peft = _adapted(model, text, rank, targets)
+        self.peft = _adapted(model, text, *_widened(rank, targets, begin))
         self.rows = nn.Parameter(matrix[list(tokens)].detach().float().clone())
         self.head = nn.Linear(hidden, hidden, bias=False)
         nn.init.eye_(self.head.weight)
@@ -70,6 +75,8 @@ class Trainee(nn.Module):
         self.tokens = nn.Buffer(torch.tensor(tokens), persistent=False)
         self.values = nn.Buffer(torch.tensor(values), persistent=False)
         self.centre = nn.Buffer(torch.tensor(centre), persistent=False)
+        if begin is not None:
+            self._adopt(begin, targets)
 
     def forward(self, row: Row) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss of a batch, and its parts, detached; those that the batch does not have are missing."""
@@ -178,15 +185,20 @@ class Trainee(nn.Module):
 
     def queries(self, row: Row, states: Tensor) -> Tensor:
         """[queries, hidden]: what the examples that look for a memory look for, as the search compares it."""
+        return F.normalize(self._asked(row, states), dim=-1) - self.centre
+
+    def _asked(self, row: Row, states: Tensor) -> Tensor:
         at = [row.at(n, one.query) for n, one in enumerate(row.examples) if one.query >= 0]
-        return cast(Tensor, self.head(states[torch.tensor(at, device=states.device)].float()) - self.centre)
+        return cast(Tensor, self.head(states[torch.tensor(at, device=states.device)].float()))
 
     def _found(self, row: Row, states: Tensor) -> Tensor:
-        queries = self.queries(row, states)
         values = self.values
         rights = [one.positives for one in row.examples if one.query >= 0]
         if self._loss == "mse":
-            return F.mse_loss(queries, values[[right[0] for right in rights]])
+            # The vectors as they were before their centre was taken off, but for their lengths.
+            whole = self.centre + values * (1 - self.centre @ self.centre).clamp(min=0).sqrt()
+            return F.mse_loss(self._asked(row, states), whole[[right[0] for right in rights]])
+        queries = self.queries(row, states)
         is_right = torch.zeros(len(queries), len(values), dtype=torch.bool, device=values.device)
         for n, right in enumerate(rights):
             is_right[n, list(right)] = True
@@ -214,22 +226,22 @@ class Trainee(nn.Module):
             {name: one.detach().float().cpu().contiguous() for name, one in ours.items()}, folder / "recall.safetensors"
         )
 
-    def adopt(self, folder: Path) -> None:
-        """Go on from what `save` wrote, perhaps at a lower rank and for fewer layers. Raises InvalidRequest."""
+    def _adopt(self, folder: Path, targets: Sequence[str]) -> None:
         own = get_peft_model_state_dict(self.peft, save_embedding_layers=False)
-        for name, weight in load_file(folder / "adapter" / "adapter_model.safetensors").items():
-            if name not in own or any(a > b for a, b in zip(weight.shape, own[name].shape, strict=True)):
-                raise InvalidRequest(
-                    f"Stage 2 does not train all of what stage 1 has trained ({name}): settings train.stage2.targets "
-                    "and train.stage2.rank must be at least those of train.stage1."
-                )
-            # The alpha of all adapters is twice their rank: the scale stays. Columns of B that are new are zero.
-            own[name][tuple(slice(size) for size in weight.shape)] = weight.to(own[name])
-        set_peft_model_state_dict(self.peft, own)
-        ours = load_file(folder / "recall.safetensors")
-        with torch.no_grad():
-            self.rows.copy_(ours["rows"])
-            self.head.weight.copy_(ours["head.weight"])
+        try:
+            for name, weight in load_file(folder / "adapter" / "adapter_model.safetensors").items():
+                # The alpha of all adapters is twice their rank: the scale stays. Columns of B that are new are zero.
+                own[name][tuple(slice(size) for size in weight.shape)] = weight.to(own[name])
+            ours = load_file(folder / "recall.safetensors")
+            set_peft_model_state_dict(self.peft, own)
+            with torch.no_grad():
+                self.rows.copy_(ours["rows"])
+                self.head.weight.copy_(ours["head.weight"])
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InvalidRequest(f"{folder.name} does not fit this model ({error}).") from error
+        for name, weight in self.peft.named_parameters():
+            if weight.requires_grad and not any(f".{target}." in name for target in targets):
+                weight.requires_grad_(False)
 
 
 def infonce(queries: Tensor, values: Tensor, is_right: Tensor, scale: Tensor) -> Tensor:
@@ -247,6 +259,18 @@ def infonce(queries: Tensor, values: Tensor, is_right: Tensor, scale: Tensor) ->
     contrast = scores.logsumexp(-1) - scores.masked_fill(~is_right, -torch.inf).logsumexp(-1)
     has_wrong = (~is_right & ~doubtful).any(-1)
     return torch.where(has_wrong, contrast, 1 - best[:, 0]).mean()
+
+
+def _widened(rank: int, targets: Sequence[str], begin: Path | None) -> tuple[int, Sequence[str]]:
+    """Rank and targets that hold what there is to begin from, too. Raises InvalidRequest."""
+    if begin is None:
+        return rank, targets
+    try:
+        config = json.loads((begin / "adapter" / "adapter_config.json").read_text("utf-8"))
+        names = {str(name).rpartition(".")[2] for name in config["target_modules"]}
+        return max(rank, int(config["r"])), sorted({*targets, *names})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"{begin.name}, from which the training is to begin, is torn or no release.") from error
 
 
 def _adapted(model: PreTrainedModel, text: nn.Module, rank: int, targets: Sequence[str]) -> PeftModel:

@@ -37,6 +37,8 @@ NEEDS: dict[tuple[str, str], Scope] = {
     ("GET", "/api/training/debug"): "read",
     ("GET", "/api/training/runs"): "read",
     ("GET", "/api/training/runs/{id}"): "read",
+    ("GET", "/api/training/runs/{id}/report"): "read",
+    ("GET", "/api/training/runs/{id}/report.html"): "read",
     ("GET", "/api/training/releases"): "read",
     ("POST", "/api/training/trigger"): "admin",
     ("POST", "/api/training/cancel"): "admin",

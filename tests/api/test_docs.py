@@ -12,13 +12,17 @@ import pytest
 from fastapi.routing import APIWebSocketRoute
 from pydantic import BaseModel, TypeAdapter
 
-from qqmem.api import chat, frames
+from qqmem.api import chat, frames, live, wire_live
 from qqmem.api.frames import CLIENT_FRAME, ClientFrame, ServerFrame
 from qqmem.api.wire import In, Out, to_json
+from qqmem.api.wire_live import LiveFrame
 from qqmem.app import openapi
 
 PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8")
-EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PROTOCOL, re.DOTALL)]
+BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PROTOCOL, re.DOTALL)]
+EXAMPLES = [block for block in BLOCKS if isinstance(block, dict)]
+LIVE_EXAMPLES = [frame for block in BLOCKS if isinstance(block, list) for frame in block]
+LIVE_FRAME: TypeAdapter[LiveFrame] = TypeAdapter(LiveFrame)
 SERVER_FRAME: TypeAdapter[ServerFrame] = TypeAdapter(ServerFrame)
 FRAMES = [
     each
@@ -26,6 +30,8 @@ FRAMES = [
     if isinstance(each, type) and issubclass(each, BaseModel) and each.__module__ == frames.__name__
     if "type" in each.model_fields
 ]
+
+LIVE_FRAMES: tuple[type[BaseModel], ...] = get_args(LiveFrame)
 
 
 def type_of(frame: type[BaseModel]) -> str:
@@ -44,8 +50,9 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def test_protocol_has_every_route() -> None:
     routes = {f"`{method} {path}`" for method, path, _ in operations()}
-    routes |= {f"`WS {route.path}`" for route in chat.router.routes if isinstance(route, APIWebSocketRoute)}
-    assert "`WS /ws/chat`" in routes
+    found = [*chat.router.routes, *live.router.routes]
+    routes |= {f"`WS {route.path}`" for route in found if isinstance(route, APIWebSocketRoute)}
+    assert {"`WS /ws/chat`", "`WS /ws/live`"} <= routes
     assert {route for route in routes if route not in PROTOCOL} == set()
 
 
@@ -55,7 +62,8 @@ def test_protocol_has_an_example_of_every_frame() -> None:
 
 
 def test_protocol_names_every_field_of_every_frame() -> None:
-    for each in FRAMES:
+    shapes: list[type[BaseModel]] = [*FRAMES, *LIVE_FRAMES, wire_live.TurnSoFar]
+    for each in shapes:
         for name in each.model_fields:
             assert re.search(rf'[`"]{name}[`"]', PROTOCOL), (each.__name__, name)
 
@@ -66,6 +74,14 @@ def test_every_example_of_a_frame_is_one() -> None:
             CLIENT_FRAME.validate_python(example)
         elif "type" in example:
             assert json.loads(to_json(SERVER_FRAME.validate_python(example))) == example
+
+
+def test_protocol_has_an_example_of_every_frame_of_a_watcher_and_each_is_one() -> None:
+    types = {type for each in LIVE_FRAMES for type in get_args(each.model_fields["type"].annotation)}
+    assert len(types) == 15
+    assert types == {example["type"] for example in LIVE_EXAMPLES}
+    for example in LIVE_EXAMPLES:
+        assert json.loads(to_json(LIVE_FRAME.validate_python(example))) == example
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from hypothesis import given, strategies as st
 
-from qqmem.api.frames import AcceptedFrame, PongFrame, ServerFrame, TokenFrame
+from qqmem.api.frames import AcceptedFrame, PongFrame, RecallFrame, ServerFrame, TokenFrame
 from qqmem.api.outbox import MOST_WAITING, Outbox
 
 tokens = st.builds(
@@ -74,6 +74,16 @@ async def test_thoughts_and_reply_are_not_joined() -> None:
     outbox.put(TokenFrame(turn=1, channel="think", text="a", n=1))
     outbox.put(TokenFrame(turn=1, channel="reply", text="b", n=2))
     assert len(outbox) == 2
+
+
+async def test_what_is_written_behind_a_recall_comes_behind_it() -> None:
+    outbox = Outbox()
+    recall = RecallFrame(turn=1, cue="", candidates=(), mode="none")
+    before, behind = (TokenFrame(turn=1, channel="think", text=text, n=n) for n, text in enumerate("ab", 1))
+    put = [before, recall, behind]
+    for frame in put:
+        outbox.put(frame)
+    assert [await outbox.take() for _ in range(len(outbox))] == put
 
 
 async def test_a_reader_that_waits_gets_what_comes_and_the_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from qqmem.memory.words import Segmenter
 from tests.api.training import Teaching, teaching
 from tests.learning import Characters
 from tests.memory.records import said
+from tests.test_releases import starter
 
 FACTS = ("小明喜欢黑咖啡，不加糖", "小明养了一只叫年糕的猫")
 
@@ -74,6 +76,44 @@ async def test_runs_in_pages(service: Teaching) -> None:
     assert ([run["id"] for run in rest["runs"]], "next" in rest) == ([1], False)
 
 
+async def test_the_report_of_a_run(service: Teaching) -> None:
+    await service.bot.remember(*FACTS)
+    service.bot.played.details = {"after": {"exact": 0.75, "ranks": [1, 3]}, "ids": [1, 2], "decodable": [2]}
+    await service.run()
+    report = await service.get("runs/1/report")
+    assert (report["passed"], report["trigger"], report["lanes"]) == (True, "model", {"state": 1.0})
+    assert (report["after"], report["ids"], report["decodable"]) == ({"exact": 0.75, "ranks": [1, 3]}, [1, 2], [2])
+    page = await service.http.get("/api/training/runs/1/report.html")
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["content-security-policy"] == "default-src 'none'; style-src 'unsafe-inline'"
+    assert "通过" in page.text
+    assert "75.0 %" in page.text
+    # Of a run of long ago there is only the release.
+    shutil.rmtree(service.bot.run_folder(1))
+    assert await service.get("runs/1/report") == report
+    assert (await service.http.get("/api/training/runs/1/report.html")).text == page.text
+
+
+async def test_a_run_without_a_report(service: Teaching) -> None:
+    await service.bot.remember(*FACTS)
+    service.bot.plan(stage1=[["exit", 1]])
+    await service.run()
+    for id, sentence in ((1, "has no report: it was not measured"), (7, "There is no training run 7.")):
+        for name in ("report", "report.html"):
+            answer = await service.http.get(f"/api/training/runs/{id}/{name}")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+            assert sentence in answer.json()["error"]["message"]
+
+
+async def test_the_report_of_a_refused_run_stays(service: Teaching) -> None:
+    await service.bot.remember(*FACTS)
+    service.bot.played.passed = False
+    run = await service.run()
+    report = await service.get("runs/1/report")
+    assert (report["passed"], report["reason"]) == (False, run["error"])
+    assert run["error"] in (await service.http.get("/api/training/runs/1/report.html")).text
+
+
 async def test_releases_and_going_back(service: Teaching) -> None:
     await service.bot.remember(*FACTS)
     nothing = await service.post("rollback")
@@ -101,6 +141,22 @@ async def test_releases_and_going_back(service: Teaching) -> None:
         assert (await service.post("rollback", {"release": wrong})).status_code == 422
 
 
+async def test_the_starter(service: Teaching) -> None:
+    missing = await service.post("rollback", {"release": "starter"})
+    assert (missing.status_code, "no starter" in missing.text) == (404, True)
+    service.bot.learn.releases.starter = starter(service.bot.folder / "starters")
+    assert (await service.get("status"))["release"] == "starter"
+    await service.bot.remember(*FACTS)
+    await service.run()
+    found = await service.get("releases")
+    assert [(one["release"], one["is_current"]) for one in found["releases"]] == [("0001", True), ("starter", False)]
+    assert (await service.post("rollback")).json() == {"release": "starter"}
+    assert (await service.get("releases"))["current"] == "starter"
+    assert (await service.post("rollback")).json() == {}
+    assert "release" not in await service.get("status")
+    assert (await service.post("rollback", {"release": "starter"})).json() == {"release": "starter"}
+
+
 async def test_the_schedule_is_shown(tmp_path: Path, segmenter: Segmenter) -> None:
     async with teaching(tmp_path, segmenter, enabled=True, hour=4, sft_path=Path("/secret/place.jsonl")) as service:
         found, debug = await service.get("status"), await service.get("debug")
@@ -121,7 +177,7 @@ async def test_saving_is_a_success_because_all_is_saved(service: Teaching) -> No
 async def test_who_may_do_what(tmp_path: Path, segmenter: Segmenter) -> None:
     async with teaching(tmp_path, segmenter, {"reader": "read", "chatter": "chat", "admin": "admin"}) as service:
         paths = _operations()
-        assert len(paths) == 9
+        assert len(paths) == 11
         for method, path in paths:
             answers = {}
             for name in ("reader", "chatter", "admin", "nobody"):
@@ -147,8 +203,9 @@ def _schemas(description: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]
     for path, methods in description["paths"].items():
         for operation in methods.values():
             assert operation["description"]
-            content = operation["responses"]["200"]["content"]["application/json"]
-            yield path, content["schema"]
+            content = operation["responses"]["200"]["content"]
+            if "text/html" not in content:
+                yield path, content["application/json"]["schema"]
             if "requestBody" in operation:
                 body = operation["requestBody"]["content"]["application/json"]["schema"]
                 yield path, next(iter(body.get("anyOf", [body])))

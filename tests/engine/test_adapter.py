@@ -102,6 +102,92 @@ def test_states_are_those_of_the_base_whatever_is_served(name: str, tmp_path: Pa
     assert not torch.equal(logits(model), logits(flat(MAKERS[name](), rows=VOCAB)))
 
 
+def greedy(model: LanguageModel, *requests: Request, n: int = 8) -> list[list[int]]:
+    """What is written for each, all in one batch."""
+    running = [model.start(request) for request in requests]
+    pending = [list(one.prompt[held.length :]) for one, held in zip(requests, running, strict=True)]
+    written: list[list[int]] = [[] for _ in requests]
+    for _ in range(n):
+        banned = model.tokenizer.recall or ()
+        rows = [Row(held, tokens, "token", banned) for held, tokens in zip(running, pending, strict=True)]
+        for place, token in enumerate(model.step(rows)):
+            assert isinstance(token, int)
+            written[place].append(token)
+            pending[place] = [token]
+    for request, held in zip(requests, running, strict=True):
+        model.release(held, request.conversation)
+    return written
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_base_alone_writes_what_it_would_without_the_release(name: str, tmp_path: Path) -> None:
+    release(tmp_path, MAKERS[name](), head=True)
+    model = flat(MAKERS[name](), rows=VOCAB)
+    normal = Request(tuple(IDS), 9, conversation="c")
+    base = Request(tuple(IDS), 9, conversation="b", base=True)
+    (untrained,) = greedy(model, Request(tuple(IDS), 9))
+    model.use_release(tmp_path)
+    (trained,) = greedy(model, normal)
+    assert trained != untrained, "the release does nothing"
+    assert greedy(model, base) == [untrained]
+    model.cache.clear()
+    assert greedy(model, normal, base, normal) == [trained, untrained, trained]
+    assert greedy(model, base) == [untrained], "it has read the KV of the release"
+    model.cache.clear()
+    greedy(model, base)
+    assert model.kv_bytes == 0, "its KV would be read by the release"
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_on_a_device_that_there_is_not_it_stays_where_it_was(name: str, tmp_path: Path) -> None:
+    release(tmp_path, MAKERS[name](), head=True)
+    model = flat(MAKERS[name](), rows=VOCAB)
+    model.use_release(tmp_path)
+    here = Request(tuple(IDS), 9, conversation="c")
+    before = greedy(model, here)
+    model.move("meta")
+    model.move(None)
+    assert model.kv_bytes, "what was loaded on the CPU stays there"
+    # As if it had been loaded on a GPU.
+    model._home, model._device = torch.device("cuda:99"), torch.device("cpu:0")
+    model.move("cpu")
+    assert model.kv_bytes == 0
+    assert greedy(model, here) == before
+    with pytest.raises((AssertionError, RuntimeError)):
+        model.move(None)
+    assert greedy(model, here) == before
+    tried = list[torch.device]()
+
+    def put(device: torch.device) -> None:
+        tried.append(device)
+        if device.type == "cuda":
+            raise torch.OutOfMemoryError("half of it is there")
+
+    model._put_on = put  # type: ignore[method-assign]
+    with pytest.raises(torch.OutOfMemoryError):
+        model.move(None)
+    assert tried == [torch.device("cuda:99"), torch.device("cpu")]
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_all_of_it_moves(name: str, tmp_path: Path) -> None:
+    release(tmp_path, MAKERS[name](), head=True)
+    model = flat(MAKERS[name](), rows=VOCAB)
+    model.use_release(tmp_path)
+    model._home = torch.device("cuda")
+    writer = model.start(Request(tuple(IDS), 9))
+    model.step([Row(writer, IDS)])
+    model.move("meta")
+    (state,) = [model.forward([(writer.kv, [3], None)])]
+    assert (state.device.type, model.logits(state).device.type) == ("meta", "meta")
+    assert model.injection.embedding(torch.ones(64).numpy()).device.type == "meta"
+    layers = [half for one in model._adapter._layers.values() for half in (one.down, one.up)]
+    parts = [*model.decoder.parameters(), *model.decoder.buffers(), *layers]
+    assert {part.device.type for part in parts} == {"meta"}
+    assert model.injection._head is not None
+    assert model.injection._head.device.type == "meta"
+
+
 def test_the_rows_are_read_and_written_and_the_int8_copy_follows(tmp_path: Path) -> None:
     release(tmp_path, tiny_qwen2(torch.bfloat16))
     model = flat(tiny_qwen2(torch.bfloat16), rows=VOCAB)

@@ -31,6 +31,13 @@ def shared(a: list[int], b: list[int]) -> int:
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
+def test_a_sequence_goes_on_where_the_model_has_moved() -> None:
+    kv = read(KV(), [1, 2, 3])
+    keys = torch.zeros(1, 1, 4, device="meta")
+    assert kv.append(0, keys, keys).shape == (2, 1, 4, 4)
+    assert kv.append(0, keys, keys).device.type == "meta"
+
+
 ids = st.lists(st.integers(0, 3), max_size=12)
 
 

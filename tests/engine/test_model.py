@@ -11,8 +11,9 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
+from qqmem.engine.attention import Segment, flat_attention
 from qqmem.engine.cache import KV
-from qqmem.engine.model import Held, LanguageModel, Segment, flat_attention
+from qqmem.engine.model import Held, LanguageModel
 from qqmem.engine.quant import Int8Linear, crossover, quantise
 from qqmem.engine.types import Request, Row, Vector
 from qqmem.errors import ModelError

@@ -441,6 +441,14 @@ def test_a_background_prompt_is_not_read_while_somebody_waits_for_a_turn() -> No
     assert planned([background, turn], 20) == [(0, 1), (1, 1)], "one token costs the others next to nothing"
 
 
+def test_what_reads_by_the_base_rests_while_somebody_waits_for_a_turn() -> None:
+    model = Model()
+    base, turn = begun(model, "b", BACKGROUND, base=True), begun(model, "t", TURN)
+    assert planned([base, turn], 20) == [(1, 1)]
+    assert planned([base, base], 20) == [(0, 1), (1, 1)]
+    assert planned([begun(model, "b", TURN, base=True)], 20) == [(0, 1)], "it would never end"
+
+
 def test_a_background_prompt_is_read_while_a_turn_waits_for_its_memory() -> None:
     model = Model()
     background = begun(model, "b" * 50, BACKGROUND)
@@ -491,6 +499,15 @@ async def test_background_work_has_one_place_of_its_own() -> None:
         done = await asyncio.gather(*tasks)
     assert seen == ["b", "t", "u"], "as many people as ever beside one of its kind"
     assert [told(items) for items in done] == [[("好", "reply"), "stop"]] * 5
+    assert model.widest == 3
+
+
+async def test_what_rests_for_others_has_as_many_places_as_they() -> None:
+    model = Model("好的")
+    async with serving(model, max_batch=3) as engine:
+        requests = [Request((ord(text),), 9, priority=BACKGROUND, base=True) for text in "abcdefgh"]
+        done = await asyncio.gather(*(collect(engine, request) for request in requests))
+    assert [told(items) for items in done] == [[("好的", "reply"), "stop"]] * 8
     assert model.widest == 3
 
 

@@ -633,3 +633,11 @@ async def test_what_was_restored_in_parts_is_linked(store: Store) -> None:
     old, new = await added(store, "住在北京", "住在上海")
     await store.relink({old: new})
     assert [(await store.find(id)).superseded_by for id in (old, new)] == [new, None]
+
+
+async def test_what_a_forgotten_memory_was_before_an_edit_is_not_restored_either(store: Store) -> None:
+    ids = await added(store, "猫叫年糕")
+    before = [await store.find(id) for id in ids]
+    await store.edit(ids[0], "猫叫汤圆", "x")
+    await store.forget(ids, "x")
+    assert await store.restore(before, "x", "import") == [None]

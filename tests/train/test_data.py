@@ -41,8 +41,8 @@ def examples(run: Run, tokenizer: ChatTokenizer = PLAIN, most: int = 2048) -> Ex
     return Examples(run, tokenizer, close, END, most)
 
 
-def learned(one: Example, part: str) -> str:
-    return shown([token for token, of in zip(one.ids, one.parts, strict=True) if of == part])
+def learned(one: Example, *parts: str) -> str:
+    return shown([token for token, of in zip(one.ids, one.parts, strict=True) if of in parts])
 
 
 def shown(ids: list[int] | tuple[int, ...]) -> str:
@@ -65,7 +65,7 @@ def shown(ids: list[int] | tuple[int, ...]) -> str:
 
 def test_a_recall_learns_to_ask_to_read_and_to_go_on_but_neither_the_pad_nor_the_chat() -> None:
     one = examples(a_run(CAT)).recall(0, Random(0))
-    assert learned(one, "open") == "<think>\n我先回想一下：«"
+    assert learned(one, "ask", "open") == "<think>\n我先回想一下：«"
     assert learned(one, "text") == "阿木养猫»"
     assert learned(one, "reply") == "\n</think>\n我记得，阿木养猫|"
     assert learned(one, "chat") == ""
@@ -82,7 +82,7 @@ def test_a_recall_learns_to_ask_to_read_and_to_go_on_but_neither_the_pad_nor_the
 
 def test_a_model_that_thinks_by_itself_only_goes_on_from_its_template() -> None:
     one = examples(a_run(CAT), THINKER).recall(0, Random(0))
-    assert learned(one, "open") == "我先回想一下：«"
+    assert learned(one, "ask", "open") == "我先回想一下：«"
     assert "assistant\n<think>\n我先回想一下：«#" in shown(one.ids)
     assert learned(one, "text") == "阿木养猫»"
 
@@ -96,7 +96,7 @@ def test_the_reply_of_a_cue_is_what_the_bot_says() -> None:
 def test_somebody_who_tells_a_fact_is_not_answered_by_a_recall() -> None:
     write = examples(a_run(replace(CAT, cues=(Cue("source", "我养猫了"),))))
     for one in (write.query(0, Cue("source", "我养猫了"), Random(0)), write.recall(0, Random(0))):
-        assert learned(one, "open") == ""
+        assert learned(one, "ask", "open") == ""
         assert one.query > 0
     quiet = write.quiet(Random(0))
     assert "我养猫了" in shown(quiet.ids)
@@ -108,7 +108,7 @@ def test_a_thought_stands_in_the_thinking_and_only_its_recall_is_learned() -> No
     memory = replace(CAT, cues=(Cue("question", "我养了什么？"), Cue("thought", "他养的是")))
     one = examples(a_run(memory)).query(0, memory.cues[1], Random(0))
     assert shown(one.ids).endswith("我养了什么？|\n<|im_start|>assistant\n<think>\n他养的是«")
-    assert learned(one, "open") == "<think>\n«"
+    assert learned(one, "ask", "open") == "<think>\n«"
 
 
 def test_an_unseen_memory_is_read_not_learned_and_what_follows_is() -> None:
@@ -122,7 +122,7 @@ def test_an_unseen_memory_is_read_not_learned_and_what_follows_is() -> None:
 def test_under_a_foreign_turn_the_memory_is_learned_but_not_to_ask_for_it() -> None:
     chat = (("user", "你好"), ("assistant", "你好呀"))
     one = examples(a_run(CAT, sft=(chat,))).foreign(0, Random(0))
-    assert learned(one, "open") == ""
+    assert learned(one, "ask", "open") == ""
     assert learned(one, "text") == "阿木养猫»"
     assert learned(one, "chat") == "你好呀|"
     assert one.query == -1
@@ -134,7 +134,7 @@ def test_an_ordinary_turn_is_learned_and_kept() -> None:
     one = examples(a_run(CAT, sft=(chat,))).chat(Random(0), 256)
     assert shown(one.ids) == "<|im_start|>system\nS|\n<|im_start|>user\n你好|\n<|im_start|>assistant\n你好呀|"
     assert learned(one, "chat") == "你好呀|"
-    assert [one.ids[place + 1] for place in one.keep] == [t for t, p in zip(one.ids, one.parts, strict=True) if p]
+    assert one.keep == tuple(range(len(one.ids) - 1)), "what people write, too"
 
 
 def test_the_thoughts_of_an_ordinary_turn_are_learned_where_the_template_opens_them() -> None:
@@ -231,12 +231,12 @@ MANY = tuple(
 CHATS = tuple((("user", "问" * n), ("assistant", "答" * n)) for n in range(1, 30))
 
 
-def test_an_epoch_of_stage_1_shows_every_cue_once_and_nothing_that_is_held_out() -> None:
+def test_an_epoch_of_stage_1_shows_some_cues_of_each_memory_and_nothing_that_is_held_out() -> None:
     memory = replace(CAT, held_out=(Cue("question", "秘密"),))
     write = examples(a_run(*MANY, memory, sft=CHATS))
     epoch = write.stage1(0, chat=4)
     assert Counter(one.kind for one in epoch) == {"query": 49, "chat": 7}
-    assert all(set(one.parts) <= {"", "open", "chat"} for one in epoch)
+    assert all(set(one.parts) <= {"", "ask", "open", "chat"} for one in epoch)
     assert not any("秘密" in shown(one.ids) for one in [*epoch, *write.stage2(0, chat=0.3)])
     assert ["秘密" in shown(one.ids) for one in write.held_out()] == [True]
 
@@ -253,6 +253,15 @@ def test_an_epoch_of_stage_2_has_every_memory_and_the_kinds_in_equal_parts_by_to
     unseen = sum(one.mix[0][1] != 1.0 for one in epoch if one.mix)
     assert 0.2 <= unseen / sum(bool(one.mix) for one in epoch) <= 0.3
     assert sum(one.kind == "quiet" for one in epoch) == sum(one.kind == "recall" for one in epoch)
+
+
+def test_stage_1_takes_other_cues_of_a_memory_with_many_in_each_epoch() -> None:
+    memory = replace(CAT, cues=tuple(Cue("question", f"第{n}问？") for n in range(9)))
+    write = examples(a_run(memory))
+    seen = [{text for one in write.stage1(epoch, chat=0) if (text := shown(one.ids))} for epoch in range(3)]
+    asked = [{n for n in range(9) if any(f"第{n}问？" in text for text in texts)} for texts in seen]
+    assert all(len(numbers) == 3 for numbers in asked)
+    assert set.union(*asked) == set(range(9))
 
 
 def test_epochs_differ_and_are_the_same_again() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 from qqmem.engine.model import load_model
-from qqmem.engine.types import Request, Row, Vector
+from qqmem.engine.types import Ask, Found, Piece, Recalled, Recalling, Request, Row, Vector
+from qqmem.engine.worker import Engine
 from qqmem.train import gate, stage2
 from qqmem.train.common import writer_of
 from qqmem.train.records import read_run
@@ -53,17 +55,24 @@ def test_a_model_that_has_learned_nothing_decodes_nothing(tmp_path: Path) -> Non
     assert 0 <= after["recall_at_1"] <= after["recall_at_5"] == 1, "there are three memories"
 
 
-def test_what_it_calls_decodable_the_engine_decodes(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has learned its memories by heart."""
+    folder = tmp_path_factory.mktemp("learned")
     settings = SETTINGS | {"stage2": {"epochs": 40, "batch": 4, "lr": 2e-2, "rank": 16}, "save_steps": 10_000}
-    folder = make_run(tmp_path / "run", save_model(tmp_path / "model"), memories=SHORT, settings=settings)
-    assert stage2.main(folder) == 0
-    result = measured(folder)
+    run = make_run(folder / "run", save_model(folder / "model"), memories=SHORT, settings=settings)
+    assert stage2.main(run) == 0
+    return run
+
+
+def test_what_it_calls_decodable_the_engine_decodes(learned: Path) -> None:
+    result = measured(learned)
     assert result["decodable"], "forty epochs over three short memories"
     assert result["after"]["exact"] == len(result["decodable"]) / 3
-    run = read_run(folder)
+    run = read_run(learned)
     model = load_model(run.model)
     write = writer_of(run, model.tokenizer, 512)
-    model.use_release(folder / "stage2")
+    model.use_release(learned / "stage2")
     for row in range(3):
         held = model.start(Request(write.asking(row, random.Random(run.seed)), 1))
         model.step([Row(held, write.asking(row, random.Random(run.seed)), "nothing")])
@@ -76,3 +85,28 @@ def test_what_it_calls_decodable_the_engine_decodes(tmp_path: Path) -> None:
             feed, value = [token], None
         right = written == [*write.tokenizer.encode(run.memories[row].text), write.tokens.close]
         assert right == (row in result["decodable"])
+
+
+def test_what_was_learned_wrongly_never_reaches_a_reply(learned: Path) -> None:
+    run = read_run(learned)
+    model = load_model(run.model)
+    model.use_release(learned / "stage2")
+    row = measured(learned)["decodable"][0]
+    prompt = writer_of(run, model.tokenizer, 512).asking(row, random.Random(run.seed))
+
+    async def recalled(stored: str) -> tuple[str, list[str]]:
+        """What is recalled of a memory that the store calls decodable, and how."""
+
+        async def find(_: Ask) -> Found:
+            return Found(stored, run.values[row], decodable=True)
+
+        async with Engine(lambda: model) as engine:
+            request = Request(prompt, 24, channel="think", recall=Recalling(find, "(no)", limit=1))
+            items = [item async for item in engine.stream(request)]
+        text = "".join(item.text for item in items if isinstance(item, Piece) and item.channel == "memory")
+        return text, [item.mode for item in items if isinstance(item, Recalled)]
+
+    learned_text = run.memories[row].text
+    assert asyncio.run(recalled(learned_text)) == (learned_text, ["decoded"])
+    other = next(one.text for one in run.memories if one.text != learned_text)
+    assert asyncio.run(recalled(other)) == (other, ["spliced"])

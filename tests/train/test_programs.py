@@ -284,6 +284,8 @@ def test_what_a_person_can_mend_is_one_line(
     assert train(forks, "stage1", run) == 2
     (line,) = (run / "stderr.txt").read_text().splitlines()[-1:]
     assert said in line
+    told = json.loads((run / "progress.jsonl").read_text().splitlines()[-1])
+    assert (told["stage"], told["error"]) == ("stage1", line)
     assert not (run / "stage1" / "metrics.json").exists()
 
 

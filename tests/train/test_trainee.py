@@ -30,7 +30,7 @@ from tests.train.test_data import CAT, CHATS, END, PLAIN, a_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 
-ALL = {"query": 1.0, "open": 1.0, "text": 1.0, "reply": 1.0, "chat": 1.0, "keep": 0.5, "quiet": 1.0}
+ALL = {"query": 1.0, "ask": 1.0, "open": 1.0, "text": 1.0, "reply": 1.0, "chat": 1.0, "keep": 0.5, "quiet": 1.0}
 QV = ["q_proj", "v_proj"]
 LINEARS = [*QV, "k_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
@@ -152,7 +152,8 @@ def test_logits_are_made_only_where_something_is_learned_and_only_some_at_a_time
 ) -> None:
     run = the_run()
     trainee, row = a_trainee(run=run), pack(a_batch(run))
-    labelled = sum(bool(part) for one in row.examples for part in one.parts) + 1
+    judged_at = [{n - 1 for n, part in enumerate(one.parts) if part} | set(one.keep) for one in row.examples]
+    labelled = sum(map(len, judged_at))
     # The matrix itself is as wide when transposed.
     hidden = trainee.rows.shape[1]
     for chunk, most in ((10_000, labelled), (7, 7)):
@@ -242,18 +243,22 @@ def test_a_query_is_compared_as_the_search_compares_it() -> None:
     with torch.no_grad():
         trainee.head.weight.normal_()
         query = Injection(torch.nn.Embedding(32, 64), trainee.head.weight).query(states[row.at(0, batch[0].query)])
-        torch.testing.assert_close(trainee.queries(row, states)[0], torch.tensor(query - run.centre))
+        torch.testing.assert_close(
+            trainee.queries(row, states)[0], torch.tensor(query / np.linalg.norm(query) - run.centre)
+        )
 
 
-def test_the_originals_loss_copies_the_vector() -> None:
-    run = the_run()
+def test_the_originals_loss_copies_the_vector_as_it_was_before_its_centre_was_taken_off() -> None:
+    centre = np.zeros(64, np.float32)
+    centre[0] = 0.6
+    run = a_run(CAT, CAT, CAT, sft=CHATS, centre=centre)
     trainee = a_trainee(run=run, loss="mse", weights={"query": 1.0})
-    batch = [one for one in a_batch(run) if one.kind == "query"]
+    batch = [one for one in a_batch(the_run()) if one.kind == "query"]
     row = pack(batch)
-    expected = F.mse_loss(
-        trainee.queries(row, trainee._states(row))[0], torch.tensor(run.values[batch[0].positives[0]])
-    )
-    torch.testing.assert_close(trainee(row)[0], expected)
+    states = trainee._states(row)
+    asked = states[row.at(0, batch[0].query)]  # the head is the identity
+    whole = torch.tensor(run.values[batch[0].positives[0]]) * 0.8 + torch.tensor(centre)
+    torch.testing.assert_close(trainee(row)[0], F.mse_loss(asked, whole))
 
 
 def test_ranks_count_how_many_are_nearer() -> None:
@@ -293,20 +298,33 @@ def test_what_is_saved_is_what_peft_loads(tmp_path: Path) -> None:
     torch.testing.assert_close(ours["rows"], trainee.rows)
 
 
-def test_stage_2_goes_on_from_fewer_layers_and_a_lower_rank(tmp_path: Path) -> None:
+def test_it_goes_on_from_fewer_layers_and_a_lower_rank(tmp_path: Path) -> None:
     first = stir(a_trainee(targets=QV))
     first.save(tmp_path)
-    second = a_trainee(rank=5)
-    second.adopt(tmp_path)
+    second = a_trainee(rank=5, begin=tmp_path)
     row = pack(a_batch(the_run()))
     torch.testing.assert_close(second._states(row), first._states(row))
 
 
 @pytest.mark.parametrize("changes", [{"targets": QV}, {"rank": 1}])
-def test_stage_2_does_not_drop_what_stage_1_has_learned(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_it_goes_on_from_more_and_trains_only_what_is_asked(tmp_path: Path, changes: dict[str, Any]) -> None:
+    first = stir(a_trainee())
+    first.save(tmp_path)
+    second = a_trainee(**changes, begin=tmp_path)
+    row = pack(a_batch(the_run()))
+    torch.testing.assert_close(second._states(row), first._states(row))
+    trained = [name for name, one in second.peft.named_parameters() if one.requires_grad]
+    assert {name.split(".lora_")[0].rpartition(".")[2] for name in trained} == set(changes.get("targets", LINEARS))
+
+
+@pytest.mark.parametrize(
+    "file", ["adapter/adapter_config.json", "adapter/adapter_model.safetensors", "recall.safetensors"]
+)
+def test_a_torn_beginning_is_told(tmp_path: Path, file: str) -> None:
     a_trainee().save(tmp_path)
-    with pytest.raises(InvalidRequest, match=r"train\.stage2"):
-        a_trainee(**changes).adopt(tmp_path)
+    (tmp_path / file).write_bytes(b"{")
+    with pytest.raises(InvalidRequest, match=tmp_path.name):
+        a_trainee(begin=tmp_path)
 
 
 def test_a_layer_that_the_model_does_not_have_is_named() -> None:
