@@ -10,7 +10,7 @@ run: $(VENV)/.run  ## fetch the embedded model, and serve
 	$(BIN)/qqmem serve
 
 test: lint types  ## everything that needs no big download
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 e2e: $(VENV)/.dev  ## the embedded model, for real
 	$(BIN)/qqmem model pull
@@ -45,8 +45,8 @@ $(VENV)/.run: $(VENV)/.torch pyproject.toml
 	$(PIP) --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.run
-	$(PIP) --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.run bridge/pyproject.toml
+	$(PIP) --editable '.[dev]' --editable ./bridge
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

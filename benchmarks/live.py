@@ -34,11 +34,12 @@ import torch
 from websockets.asyncio.client import connect
 
 from benchmarks.engine import MODEL, cpu_name
-from qqmem.app import Server, create_app
+from qqmem.app import create_app
 from qqmem.chat import Event, Token
 from qqmem.engine import bench, catalog
 from qqmem.engine.model import load_model
 from qqmem.engine.types import Model
+from qqmem.listening import Server
 from qqmem.records import Incoming, Sender
 from qqmem.settings import Chat, Generation, Memory, Recall, Settings
 from tests.fakes_engine import ScriptedModel

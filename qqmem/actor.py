@@ -10,14 +10,16 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from qqmem.commands import Commands
-from qqmem.errors import QqmemError
+from qqmem.commands import Command, Commands
+from qqmem.deliveries import Deliveries
+from qqmem.errors import EngineStopped, ModelError, QqmemError
 from qqmem.events import Event, Reply, TurnEnded, TurnStarted
 from qqmem.history import History
+from qqmem.manners import Manners
 from qqmem.records import Incoming, Message, Outcome, TurnEnd
 from qqmem.remember import Remember
 from qqmem.settings import Chat
-from qqmem.turn import Author, Turn, explain, is_private
+from qqmem.turn import Author, Turn, explain
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +61,12 @@ class Shared:
     author: Author
     chat: Chat
     publish: Callable[[Event], None]
-    chance: Callable[[], float]
+    manners: Manners
     sleep: Callable[[float], Awaitable[None]]
     remember: Remember | None = None
     commands: Commands | None = None
     heard: Callable[[Message], None] = lambda _: None
+    deliveries: Deliveries | None = None
     actors: dict[str, Actor] = field(default_factory=dict)
     anchors: dict[str, int] = field(default_factory=dict)
 
@@ -114,14 +117,14 @@ class Actor:
 
     async def receive(self, incoming: Incoming, reply: Reply, stored: asyncio.Future[None]) -> None:
         """Store a message, then see whether it is answered and what it interrupts. A command is obeyed, not stored."""
-        commands = self._shared.commands
-        if commands is not None and (command := commands.parse(incoming.text)) is not None:
-            reply.message = _unstored(incoming)
-            stored.set_result(None)
-            text = await commands.run(command, self._id, incoming.sender)
-            self._dismiss(reply, "replied", text=text)
+        commands, manners = self._shared.commands, self._shared.manners
+        if commands is not None and not incoming.context_only and (command := commands.parse(incoming.text)):
+            reply.message = incoming.unstored()
+            await self._obey(command, commands, incoming, reply, stored)
             return
-        message, is_new = await self._shared.history.add(incoming)
+        addressed = manners.is_addressed(incoming) or await self._is_quoted(incoming.reply_to)
+        wanted = manners.wants_answer(incoming, addressed=addressed)
+        message, is_new = await self._shared.history.add(incoming, owed=wanted and bool(incoming.bridge))
         reply.message = message
         stored.set_result(None)
         if is_new:
@@ -129,13 +132,40 @@ class Actor:
         if is_new and self._shared.remember is not None:
             self._shared.remember.heard(message)
         self._name = incoming.name or self._name
-        message = replace(message, addressed=self._is_addressed(message))
-        if not is_new or not self._wants_answer(message):
+        message = replace(message, addressed=addressed)
+        if not is_new or not wanted:
             self._dismiss(reply, "no_reply")
         elif self._is_draining:
             self._dismiss(reply, "cancelled")
         else:
             await self._admit(message, reply)
+
+    async def _obey(
+        self, command: Command, commands: Commands, incoming: Incoming, reply: Reply, stored: asyncio.Future[None]
+    ) -> None:
+        """A command of a bridge is over once its answer is handed over, and is not done again."""
+        deliveries = self._shared.deliveries if incoming.bridge else None
+        if deliveries is None:
+            stored.set_result(None)
+        elif incoming.seq <= await deliveries.seq(incoming.bridge):
+            stored.set_result(None)
+            self._dismiss(reply, "no_reply")
+            return
+        text = await commands.run(command, self._id, incoming.sender)
+        if deliveries is not None:
+            await deliveries.answer(incoming, text)
+            stored.set_result(None)
+        self._dismiss(reply, "replied", text=text)
+
+    async def _is_quoted(self, message_id: str | None) -> bool:
+        """Whether the bot has said what is quoted here."""
+        quoted = await self._shared.history.find(self._id, message_id) if message_id else None
+        return quoted is not None and quoted.role == "assistant"
+
+    async def resume(self, messages: Sequence[Message]) -> None:
+        """Answer what was still to be answered when the service ended."""
+        if not self._shared.manners.is_muted(self._id):
+            self._join(messages, None)
 
     async def leave(self, reply: Reply) -> None:
         """Nobody reads this reply any more."""
@@ -147,6 +177,8 @@ class Actor:
 
     async def cancel(self) -> bool:
         """Stop the turn being written, or else the one about to begin. False if there is neither."""
+        if self._shared.deliveries is not None and not self._is_draining:
+            await self._shared.deliveries.settle(self._id)
         running = self._writing()
         if running is None:
             return await self._drop("cancelled")
@@ -186,43 +218,12 @@ class Actor:
         self._is_draining = True
         await self._drop("cancelled")
 
-    # ---- whether to answer ---------------------------------------------------------------------------------------
-
-    def _is_addressed(self, message: Message) -> bool:
-        chat = self._shared.chat
-        at = f"[CQ:at,qq={chat.self_id}"
-        is_at = bool(chat.self_id) and any(at + end in message.text for end in ("]", ","))
-        text = message.text.casefold()
-        return message.addressed or is_at or any(name.casefold() in text for name in chat.names)
-
-    def _wants_answer(self, message: Message) -> bool:
-        if is_private(self._id) or message.addressed:
-            return True
-        match self._shared.author.policy:
-            case "model":
-                return True
-            case "probability":
-                return self._shared.chance() < self._shared.chat.reply_probability
-            case "addressed":
-                return False
-
-    def _interrupts(self, message: Message, turn: Turn) -> bool:
-        if is_private(self._id):
-            return True
-        match self._shared.chat.interrupt:
-            case "always":
-                return True
-            case "never":
-                return False
-            case "addressed":
-                return message.addressed or not any(one.addressed for one in turn.messages)
-
     # ---- the life of a turn --------------------------------------------------------------------------------------
 
     async def _admit(self, message: Message, reply: Reply) -> None:
         """Let a message wait for its turn; one that it interrupts is taken along."""
         running = self._writing()
-        if running is None or not self._interrupts(message, running.turn):
+        if running is None or not self._shared.manners.interrupts(message, running.turn.messages):
             self._join([message], reply)
         else:
             self._join([*running.turn.messages, message], reply)
@@ -267,7 +268,8 @@ class Actor:
         turn = Turn(number, self._id, tuple(batch.messages), anchor)
         running = self._start(turn, batch.reply, history)
         self._batch, self._running = None, running
-        self._tell(running, TurnStarted(number, self._id, _ids(turn.messages)))
+        named = tuple(message.message_id for message in turn.messages if message.message_id)
+        self._tell(running, TurnStarted(number, self._id, _ids(turn.messages), named))
 
     def _start(self, turn: Turn, reply: Reply | None, history: Sequence[Message]) -> _Running:
         running = _Running(turn, reply)
@@ -300,7 +302,9 @@ class Actor:
 
     async def _store(self, turn: Turn, end: TurnEnd) -> None:
         self.post(self._begin)  # comes after this step, even if that fails
-        await self._shared.history.end_turn(turn.id, end)
+        stopped = end.outcome == "cancelled" and self._is_draining
+        again = stopped or end.outcome == "superseded" or turn.code in (EngineStopped.code, ModelError.code)
+        await self._shared.history.end_turn(turn.id, end, again=again)
         await self._shared.author.wrote(turn)
         log.info("%s turn %d: %s", self._id, turn.id, end.outcome)
         if turn.anchor:
@@ -345,23 +349,6 @@ class Actor:
             event = TurnEnded(None, self._id, outcome, text, error=sentence, code=code)
             self._shared.publish(event)
             reply.put(event)
-
-
-def _unstored(incoming: Incoming) -> Message:
-    """What is answered but not kept: number 0."""
-    return Message(
-        id=0,
-        conversation=incoming.conversation,
-        role="user",
-        message_id=incoming.message_id,
-        sender=incoming.sender,
-        text=incoming.text,
-        reply_to=incoming.reply_to,
-        addressed=True,
-        time=incoming.time,
-        turn=None,
-        withdrawn=False,
-    )
 
 
 def _ids(messages: Sequence[Message]) -> tuple[int, ...]:

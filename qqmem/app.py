@@ -1,24 +1,22 @@
-"""Where the parts are introduced to each other: the app, what its lifespan opens, and the server that runs it."""
+"""Where the parts are introduced to each other: the app, and what its lifespan opens."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from qqmem import __version__
-from qqmem.api import chat, conversations, live, memories as memory_routes, system, training
+from qqmem.api import bridge, chat, conversations, live, memories as memory_routes, system, training
 from qqmem.api.auth import Guard, RateLimit
+from qqmem.api.bridges import Bridges
 from qqmem.api.hub import Hub
 from qqmem.api.metrics import CountRequests, Metrics
 from qqmem.api.problems import BodyLimit, add_handlers
@@ -27,6 +25,7 @@ from qqmem.asker import CHAT_TOKENS, QUESTION_TOKENS, asker
 from qqmem.chat import Chats, Event
 from qqmem.commands import Commands
 from qqmem.db import Database
+from qqmem.deliveries import Deliveries
 from qqmem.engine.prompt import Prompts
 from qqmem.engine.types import Model, Tokenizer
 from qqmem.engine.worker import Engine
@@ -35,6 +34,7 @@ from qqmem.gatekeeper import Gatekeeper
 from qqmem.hidden import HiddenEncoder
 from qqmem.history import History
 from qqmem.learn import Learn
+from qqmem.listening import largest
 from qqmem.memory.embed import make_encoder
 from qqmem.memory.memories import Memories
 from qqmem.memory.types import Change
@@ -48,9 +48,6 @@ from qqmem.settings import Settings
 from qqmem.train.releases import Releases
 
 log = logging.getLogger(__name__)
-
-FLUSH_SECONDS = 2.0
-"""How long, at the end, clients have to read what was written for them."""
 
 Lifespan = Callable[[FastAPI], Any]
 
@@ -76,7 +73,7 @@ def create_app(
             yield state
 
     app = _routes(lifespan)
-    app.add_middleware(BodyLimit, max_bytes=_largest(settings))
+    app.add_middleware(BodyLimit, max_bytes=largest(settings))
     if settings.server.origins:
         headers = ["Authorization", "Content-Type"]
         app.add_middleware(
@@ -96,7 +93,7 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
         title="qqmem",
         version=__version__,
         summary="A QQ chatbot whose model decides by itself when it needs a memory.",
-        description="The frames of the WebSockets `/ws/chat` and `/ws/live` are in docs/protocol.md.",
+        description="The frames of the WebSockets `/ws/chat`, `/ws/live` and `/ws/bridge` are in docs/protocol.md.",
         lifespan=lifespan,
         generate_unique_id_function=lambda route: route.name,  # what generated clients call it
         docs_url=None,  # it would load its scripts from somebody else's server
@@ -106,6 +103,7 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
     routers = (
         chat.router,
         live.router,
+        bridge.router,
         conversations.router,
         memory_routes.router,
         training.router,
@@ -114,11 +112,6 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
     for router in routers:
         app.include_router(router)
     return app
-
-
-def _largest(settings: Settings) -> int:
-    """Bytes of a body or frame: JSON may spell a character with twelve, and the other fields need some room."""
-    return 2**20 + 12 * settings.chat.max_message_chars
 
 
 @asynccontextmanager
@@ -139,8 +132,12 @@ async def _opened(
         if interrupted := await history.recover():
             log.info("%d turns were interrupted when the service ended last time", interrupted)
         condition = Condition(settings.model, engine, asyncio.Event())
-        hub = Hub(lambda: (system.health_of(condition), engine.stats))
+        deliveries = Deliveries(db)
+        await deliveries.load()
+        bridges = Bridges(deliveries, lambda frame: hub.bridged(frame))
+        hub = Hub(lambda: (system.health_of(condition, bridges), engine.stats))
         await ending.enter_async_context(_running(hub.run()))
+        await ending.enter_async_context(_running(bridges.run()))
         memories = await ending.enter_async_context(_memories(db, settings, hub.remembered))
         recollections = Recollections(memories, history, settings.recall)
         serving = Serving(engine, memories, recollections, settings.model, model_folder, tell=hub.released)
@@ -155,11 +152,14 @@ async def _opened(
         metrics = Metrics(engine.stats)
         sockets: set[asyncio.Task[Any]] = set()
         metrics.sockets.set_function(lambda: len(sockets))
+        metrics.bridges.set_function(lambda: bridges.connected)
+        metrics.undelivered.set_function(lambda: bridges.undelivered)
         await ending.enter_async_context(_watched(condition, on_failure))
 
         def publish(event: Event) -> None:
             metrics.publish(event)
             hub.publish(event)
+            bridges.publish(event)
 
         chats = Chats(
             history,
@@ -174,6 +174,7 @@ async def _opened(
             recollections=recollections,
             remember=remember,
             commands=await asyncio.to_thread(Commands, memories, settings.chat.language, self_id=settings.chat.self_id),
+            deliveries=deliveries,
         )
         await ending.enter_async_context(chats)
         server = settings.server
@@ -185,6 +186,7 @@ async def _opened(
             guard=Guard(settings.tokens, server.origins, RateLimit(server.rate_limit)),
             metrics=metrics,
             hub=hub,
+            bridges=bridges,
             condition=condition,
             limits=Limits(settings.chat.max_message_chars, send_seconds),
             sockets=sockets,
@@ -288,61 +290,3 @@ async def _watch(condition: Condition, on_failure: Callable[[BaseException], Non
     condition.failure = str(error) if known else "The model has failed; the log of the service says why."
     log.critical("the model has failed: %s", error, exc_info=None if known else error)
     on_failure(error)
-
-
-class Server(uvicorn.Server):
-    """uvicorn, with a beginning and an end of our own. state: what the app's lifespan has opened.
-
-    An error while the parts are opened is raised by serve(), not logged as a traceback. SIGTERM and Ctrl-C end it in
-    order: no new connections, replies may end, clients get them, sockets close, parts close; serve() returns.
-    """
-
-    def __init__(self, app: FastAPI, settings: Settings, **options: Any) -> None:
-        """options: of uvicorn.Config."""
-        config = uvicorn.Config(
-            app,
-            host=settings.server.host,
-            port=settings.server.port,
-            lifespan="off",
-            ws_max_size=_largest(settings),
-            ws_per_message_deflate=False,  # the frames are small, and the model needs the CPU
-            proxy_headers=False,  # anybody could write them; we do not look at addresses behind a proxy
-            server_header=False,
-            timeout_graceful_shutdown=5,
-            **options,
-        )
-        super().__init__(config)
-        self._app = app
-        self.state: State
-
-    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        async with self._app.router.lifespan_context(self._app) as state:
-            self.state = cast(State, state)
-            await super().serve(sockets)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self.lifespan.state.update(self.state)
-        for listener in sockets or ():
-            # Connections inherit it. asyncio would not set it on those of a socket made with protocol 0, and each
-            # token would wait some 40 ms for the acknowledgement of the one before.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await super().startup(sockets)
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        for server in self.servers:
-            server.close()
-        self.state["condition"].stopping.set()
-        await self.state["drain"]()
-        if open_sockets := self.state["sockets"]:
-            await asyncio.wait(open_sockets, timeout=FLUSH_SECONDS)
-        await super().shutdown(sockets)
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn's, does not die of the signal in the end: to be told to stop is no failure."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)

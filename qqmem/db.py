@@ -31,6 +31,8 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    false,
+    text,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
@@ -128,12 +130,13 @@ class TurnRow(Base):
 
 
 class MessageRow(Base):
-    """What somebody, or the bot, said; the order of ids is the order of the conversation."""
+    """What somebody, or the bot, said, in the order of ids. owed: the bridge that brought it waits for an answer."""
 
     __tablename__ = "message"
     __table_args__ = (
         UniqueConstraint("conversation_id", "message_id"),
         Index(None, "conversation_id", "id"),
+        Index("ix_message_owed", "owed", sqlite_where=text("owed")),
         {"sqlite_autoincrement": True},
     )
 
@@ -151,6 +154,8 @@ class MessageRow(Base):
     stored_at: Mapped[datetime]
     turn_id: Mapped[int | None] = mapped_column(ForeignKey("turn.id"), index=True)
     withdrawn: Mapped[bool] = mapped_column(default=False)
+    bridge: Mapped[str] = mapped_column(default="", server_default="")
+    owed: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class RecallRow(Base):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self
 
 from qqmem.engine.types import Timing, Usage
@@ -16,11 +16,12 @@ NO_TIMING = Timing(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class TurnStarted:
-    """The bot begins to answer these messages (row ids)."""
+    """The bot begins to answer these messages (row ids). message_ids: the platform's, of those that have one."""
 
     turn: int
     conversation: str
     messages: tuple[int, ...]
+    message_ids: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

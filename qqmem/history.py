@@ -15,6 +15,7 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from qqmem import deliveries
 from qqmem.db import ConversationRow, Database, MessageRow, RecallRow, TurnRow
 from qqmem.errors import NotFound
 from qqmem.records import Action, Conversation, Incoming, Message, Recall, Role, Sender, Turn, TurnEnd
@@ -29,13 +30,25 @@ class History:
     def __init__(self, db: Database) -> None:
         self._db = db
 
-    async def add(self, message: Incoming) -> tuple[Message, bool]:
-        """Store a message. Returns it and True, or the one stored before under its platform id and False."""
+    async def add(self, message: Incoming, *, owed: bool = False) -> tuple[Message, bool]:
+        """Store a message. Returns it and True, or the one stored before under its platform id and False.
+
+        owed: a bridge is owed an answer, and `owed` tells of it until there is one.
+        """
         async with self._db.write() as session:
             known = await _find(session, message.conversation, message.message_id)
+            await deliveries.heard(session, message, is_new=known is None)
             if known is not None:
                 return _message(known), False
-            return await _store(session, message, "user"), True
+            return _message(await _store(session, message, "user", owed=owed)), True
+
+    async def owed(self, since: datetime) -> list[Message]:
+        """Messages of bridges that were stored since then and are yet to be answered; older ones never will be."""
+        async with self._db.write() as session:
+            late = update(MessageRow).where(MessageRow.owed, MessageRow.stored_at < since)
+            await session.execute(late.values(owed=False))
+            rows = await session.scalars(select(MessageRow).where(MessageRow.owed).order_by(MessageRow.id))
+            return [_message(row) for row in rows]
 
     async def begin_turn(self, conversation: str, messages: Sequence[int]) -> int:
         """Start a turn that answers these messages. Raises NotFound."""
@@ -48,10 +61,11 @@ class History:
             await session.execute(update(MessageRow).where(*answered).values(turn_id=row.id))
             return row.id
 
-    async def end_turn(self, turn: int, end: TurnEnd) -> Message | None:
+    async def end_turn(self, turn: int, end: TurnEnd, *, again: bool = False) -> Message | None:
         """End a running turn and store what the bot said: its reply, or "" for silence (no_reply).
 
         Returns that message; None for other outcomes, and for a turn that has ended or is gone: nothing changes.
+        A bridge that brought in what it answers is handed the reply. again: what it answers remains to be answered.
         """
         async with self._db.write() as session:
             row = await session.get(TurnRow, turn)
@@ -62,11 +76,17 @@ class History:
                 setattr(row, column, getattr(end, column))
             row.actions = [asdict(action) for action in end.actions]
             session.add_all(_recall_row(turn, n, recall) for n, recall in enumerate(end.recalls, 1))
+            if not again:
+                await session.execute(update(MessageRow).where(MessageRow.turn_id == turn).values(owed=False))
             if end.outcome not in ("replied", "no_reply"):
                 return None
             text = end.reply if end.outcome == "replied" else ""
-            said = Incoming(row.conversation_id, Sender(id="", name=""), text, row.ended_at)
-            return await _store(session, said, "assistant", turn)
+            said = await _store(
+                session, Incoming(row.conversation_id, Sender(id="", name=""), text, row.ended_at), "assistant", turn
+            )
+            if end.outcome == "replied":
+                await deliveries.hand_over(session, turn, said, text, row.actions)
+            return _message(said)
 
     async def turn(self, turn: int) -> Turn | None:
         found = await self._turns(TurnRow.id == turn)
@@ -92,12 +112,12 @@ class History:
             return None if row is None else _message(row)
 
     async def withdraw(self, conversation: str, message_id: str) -> Message | None:
-        """Mark a message, named by its platform id, as taken back. None if it is unknown."""
+        """Mark a message, named by its platform id, as taken back; it needs no answer. None if it is unknown."""
         async with self._db.write() as session:
             row = await _find(session, conversation, message_id)
             if row is None:
                 return None
-            row.withdrawn = True
+            row.withdrawn, row.owed = True, False
             return _message(row)
 
     async def conversation(self, conversation: str) -> Conversation:
@@ -157,7 +177,8 @@ class History:
     async def delete(self, conversation: str) -> None:
         """Delete a conversation with all of its messages and turns. Raises NotFound."""
         async with self._db.write() as session:
-            # The tables know what hangs on it (ON DELETE CASCADE).
+            await deliveries.forget(session, conversation)
+            # The tables know what else hangs on it (ON DELETE CASCADE).
             await session.delete(await _require(session, conversation))
 
     async def recover(self) -> int:
@@ -200,10 +221,13 @@ async def _find(session: AsyncSession, conversation: str, message_id: str | None
     if not message_id:
         return None
     key = MessageRow.conversation_id == conversation, MessageRow.message_id == message_id
-    return await session.scalar(select(MessageRow).where(*key))
+    found = await session.scalar(select(MessageRow).where(*key))
+    return found if found is not None else await deliveries.named(session, conversation, message_id)
 
 
-async def _store(session: AsyncSession, message: Incoming, role: Role, turn: int | None = None) -> Message:
+async def _store(
+    session: AsyncSession, message: Incoming, role: Role, turn: int | None = None, *, owed: bool = False
+) -> MessageRow:
     now = datetime.now(UTC)
     await _touch(session, message, now)
     row = MessageRow(
@@ -220,10 +244,12 @@ async def _store(session: AsyncSession, message: Incoming, role: Role, turn: int
         stored_at=now,
         turn_id=turn,
         withdrawn=False,
+        bridge=message.bridge,
+        owed=owed,
     )
     session.add(row)
     await session.flush()
-    return _message(row)
+    return row
 
 
 async def _touch(session: AsyncSession, message: Incoming, now: datetime) -> None:

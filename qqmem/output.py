@@ -74,6 +74,19 @@ def _own(text: str) -> str:
     return text[: others.start() if others else None].rstrip()
 
 
+def paragraphs(text: str) -> tuple[str, ...]:
+    """The parts of a reply between empty lines; a fenced block stays whole, whatever lines it has."""
+    parts, lines, is_fenced = list[str](), list[str](), False
+    for line in text.split("\n"):
+        is_fenced ^= line.lstrip().startswith("```")
+        if line.strip() or is_fenced:
+            lines.append(line.rstrip())
+        elif lines:
+            parts.append("\n".join(lines))
+            lines = []
+    return (*parts, "\n".join(lines)) if lines else tuple(parts)
+
+
 def parse_actions(text: str, answered: Message) -> tuple[Action, ...]:
     """The valid actions among JSON objects that stand one after another; what is none is dropped.
 

@@ -37,6 +37,7 @@ class Incoming:
     reply_to: the platform's id of the message that it quotes.
     addressed: the platform says that it is meant for the bot.
     name: of the conversation, if known.
+    bridge, seq: which brought it in, as its frame of this number. context_only: it is never answered.
     """
 
     conversation: str
@@ -47,6 +48,25 @@ class Incoming:
     reply_to: str | None = None
     addressed: bool = False
     name: str = ""
+    bridge: str = ""
+    seq: int = 0
+    context_only: bool = False
+
+    def unstored(self) -> Message:
+        """As what is answered but not kept: number 0."""
+        return Message(
+            id=0,
+            conversation=self.conversation,
+            role="user",
+            message_id=self.message_id,
+            sender=self.sender,
+            text=self.text,
+            reply_to=self.reply_to,
+            addressed=True,
+            time=self.time,
+            turn=None,
+            withdrawn=False,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from qqmem.app import Server, create_app
+from qqmem.app import create_app
 from qqmem.engine.types import Model
 from qqmem.errors import SettingsError
+from qqmem.listening import Server
 from qqmem.settings import Settings, is_loopback
 
 log = logging.getLogger(__name__)

@@ -73,6 +73,7 @@ class Stage2(Section):
     foreign: Fraction = Field(
         default=0.3, description="Share of the memories that come up where they are not needed, by tokens."
     )
+    quiet: Weight = Field(default=1.0, description="Messages that need no memory, for each that needs one.")
     text_weight: Weight = Field(default=1.0, description="Weight of reading memories from their vectors.")
     chat_weight: Weight = Field(default=0.1, description="Weight of writing the replies of ordinary turns themselves.")
     kl_weight: Weight = Field(default=3.0, description="Weight of writing ordinary turns as the untrained model does.")
@@ -86,10 +87,10 @@ class Gate(Section):
     recall_at_1: Fraction = Field(default=0.8, description="Least share of questions whose memory is found first.")
     exact: Fraction = Field(default=0.5, description="Least share of memories that are written exactly.")
     trigger_precision: Fraction = Field(
-        default=0.9, description="Least share of its recalls that are needed, for the model to decide alone."
+        default=0.95, description="Least share of its recalls that are needed, for the model to decide alone."
     )
     trigger_recall: Fraction = Field(
-        default=0.8, description="Least share of needed recalls that it makes, for the model to decide alone."
+        default=0.9, description="Least share of needed recalls that it makes, for the model to decide alone."
     )
     perplexity_rise: float = Field(
         default=0.03, ge=0, description="Most by which it may write ordinary turns worse: .03 is 3 %."

@@ -11,7 +11,7 @@ import json
 import random
 import shutil
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,7 @@ from qqmem.gatekeeper import Gatekeeper
 from qqmem.hidden import HiddenEncoder
 from qqmem.memory.embed import encoded, unit
 from qqmem.memory.search import DAY_ZERO, calibrate, calibration_texts
-from qqmem.run_folders import is_done, read_json, write_json
+from qqmem.run_folders import is_done, read_json, write_json, write_report
 from qqmem.run_parts import Report, Voice
 from qqmem.serving import digest
 from qqmem.settings import Settings
@@ -49,18 +49,16 @@ _CHATS = 160
 """Messages of the generator that the base answers as itself, besides those of every training."""
 _HELD_OUT_KINDS = 20
 """Kinds of fact, and half as many of talk, that are in evaluation.jsonl only."""
-_TRAINED: Mapping[str, Any] = {
-    "stage2": {
-        "epochs": 1,
-        "lr": 2e-4,
-        "batch": 16,
-        "chat": 0.2,
-        "foreign": 0.2,
-        "text_weight": 0.3,
-        "query_weight": 0.5,
-    }
-}
-"""Every fact is new, so one pass is enough, and the query is learned with the rest."""
+_SHARED = {"epochs": 1, "batch": 16, "text_weight": 0.3, "query_weight": 0.5}
+_PHASES: Sequence[tuple[int, Mapping[str, Any]]] = (
+    (1, {**_SHARED, "lr": 2e-4, "chat": 0.2, "foreign": 0.2}),
+    (6, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 3.0, "quiet_weight": 2.0}),
+)
+"""Of each the share of the facts, one in so many, and the settings of stage 2.
+
+Every fact is new, so one pass is enough, and the query is learned with the rest. The first phase learns when to ask,
+and asks too often; the second learns when not to.
+"""
 
 
 async def make(
@@ -71,25 +69,37 @@ async def make(
     run: the folder of the run; one that was broken off is gone on with. facts: how many are told in it.
     Raises TrainingError, ModelError, EngineError, InvalidRequest, OSError.
     """
-    if not (run / "run.json").exists():
-        await _export(settings, load, model, run, facts, tell)
-    content = read_json(run / "run.json")
-    if not is_done(run, "stage2"):
-        command = accelerate(settings.train.launch)("stage2", run)
-        limit = settings.train.hang_limit
-        await Trainer(command, run, uuid.uuid4().hex, partial(tell, "stage2"), _nothing, limit).run()
+    begin: Path | None = None
+    folder = run
+    for number, (part, recipe) in enumerate(_PHASES, 1):
+        folder = run / str(number)
+        if not (folder / "run.json").exists():
+            await _export(settings, load, model, folder, max(1, facts // part), recipe, begin, tell)
+        if not is_done(folder, "stage2"):
+            command = accelerate(settings.train.launch)("stage2", folder)
+            limit = settings.train.hang_limit
+            await Trainer(command, folder, uuid.uuid4().hex, partial(tell, "stage2"), _nothing, limit).run()
+        begin = folder
+    content = read_json(folder / "run.json")
     tell("gate", {})
-    report = await Gatekeeper(settings.train.gate)(run)
-    write_json(run / "report.json", report.details)
+    report = await Gatekeeper(settings.train.gate)(folder)
+    write_report(folder, report)
     if report.passed:
-        await asyncio.to_thread(_publish, run, target, content, model, report)
+        await asyncio.to_thread(publish, folder, target, content, model, report)
     return report
 
 
 async def _export(
-    settings: Settings, load: Callable[[], Model], model: Path, run: Path, facts: int, tell: Tell
+    settings: Settings,
+    load: Callable[[], Model],
+    model: Path,
+    run: Path,
+    facts: int,
+    recipe: Mapping[str, Any],
+    begin: Path | None,
+    tell: Tell,
 ) -> None:
-    """Write what the trainer reads, run.json last."""
+    """Write what the trainer reads, run.json last. recipe: of stage 2. begin: the run of the phase before."""
     chat, engine = settings.chat, settings.engine
     prompts = await asyncio.to_thread(Prompts.load, chat.language, chat.prompts, chat.prompt_order)
     voice = await asyncio.to_thread(Voice.load, prompts, chat.names[0], chat.language)
@@ -97,7 +107,11 @@ async def _export(
     await asyncio.to_thread(write_starter, run, seed=settings.train.seed, facts=facts, hold_out=_HELD_OUT_KINDS)
     async with Engine(load, max_batch=engine.max_batch, prefill_chunk=engine.prefill_chunk) as running:
         space = await _values(running, prompts, settings.model, run, tell)
-        await _chats(running, voice, settings, run, tell)
+        if begin is None:
+            await _chats(running, voice, settings, run, tell)
+        else:
+            for name in ("sft.jsonl", "heldout.jsonl"):
+                shutil.copy(begin / name, run / name)
     content = {
         "id": 0,
         "seed": settings.train.seed,
@@ -107,9 +121,10 @@ async def _export(
         "prompts": dict(prompts.parts),
         "prompt_order": list(prompts.order),
         "bot_name": chat.names[0],
-        "settings": {**settings.train.model_dump(mode="json"), **_TRAINED},
         "space": space,
         "decodes": False,
+        "settings": {**settings.train.model_dump(mode="json"), "stage2": recipe},
+        "starter": str((begin / "stage2").absolute()) if begin else "",
     }
     write_json(run / "run.json", content)
 
@@ -150,7 +165,7 @@ async def _chats(engine: Engine, voice: Voice, settings: Settings, run: Path, te
         (run / f"{name}.jsonl").write_text("".join(lines), "utf-8")
 
 
-def _publish(run: Path, target: Path, content: Mapping[str, Any], model: Path, report: Report) -> None:
+def publish(run: Path, target: Path, content: Mapping[str, Any], model: Path, report: Report) -> None:
     """Write the release, half as large: bfloat16 is what it is served in."""
     aside = target.with_name(f".{target.name}")
     shutil.rmtree(aside, ignore_errors=True)

@@ -26,6 +26,7 @@ from qqmem.engine.types import (
 )
 from qqmem.errors import EngineError, QqmemError
 from qqmem.events import NO_TIMING, NO_USAGE, Recalled, Token, TurnEnded
+from qqmem.manners import Policy, is_private
 from qqmem.output import ReplyText, parse_actions
 from qqmem.recollection import Recollection, Recollections
 from qqmem.records import Action, Message, Outcome, TurnEnd
@@ -197,7 +198,7 @@ class Author:
         await asyncio.gather(self._builder, return_exceptions=True)
 
     @property
-    def policy(self) -> Literal["addressed", "model", "probability"]:
+    def policy(self) -> Policy:
         """chat.group_policy; while nobody knows whether the model thinks, `auto` is `addressed`."""
         if self._chat.group_policy != "auto":
             return self._chat.group_policy
@@ -289,11 +290,6 @@ class Author:
             channel=turn.channel,
             time_limit=self._generation.time_limit,
         )
-
-
-def is_private(conversation: str) -> bool:
-    """By its id, `private:<qq>` or `group:<gid>`."""
-    return conversation.startswith("private:")
 
 
 def explain(error: BaseException) -> tuple[str, str]:

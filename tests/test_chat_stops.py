@@ -386,17 +386,17 @@ class FaultyHistory(History):
         if name in self.broken:
             raise DatabaseError("The disk is full.")
 
-    async def add(self, message: Incoming) -> tuple[Message, bool]:
+    async def add(self, message: Incoming, *, owed: bool = False) -> tuple[Message, bool]:
         self._touch("add")
-        return await super().add(message)
+        return await super().add(message, owed=owed)
 
     async def begin_turn(self, conversation: str, messages: Sequence[int]) -> int:
         self._touch("begin_turn")
         return await super().begin_turn(conversation, messages)
 
-    async def end_turn(self, turn: int, end: TurnEnd) -> Message | None:
+    async def end_turn(self, turn: int, end: TurnEnd, *, again: bool = False) -> Message | None:
         self._touch("end_turn")
-        return await super().end_turn(turn, end)
+        return await super().end_turn(turn, end, again=again)
 
     async def withdraw(self, conversation: str, message_id: str) -> Message | None:
         self._touch("withdraw")

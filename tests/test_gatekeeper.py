@@ -14,7 +14,7 @@ GOOD = {
     "recall_at_1": 0.97,
     "recall_at_5": 1.0,
     "exact": 0.95,
-    "trigger_recall": 0.9,
+    "trigger_recall": 0.93,
     "trigger_false": 0.02,
     "trigger_precision": 0.97,
     "perplexity": 10.1,
@@ -84,7 +84,7 @@ def test_a_refusal_says_which_measure_failed(name: str, value: float, said: str)
     assert report.reason == f"The gate refused it: {said}."
 
 
-@pytest.mark.parametrize("changes", [{"trigger_recall": 0.79}, {"trigger_precision": 0.89}, {"trigger_recall": None}])
+@pytest.mark.parametrize("changes", [{"trigger_recall": 0.89}, {"trigger_precision": 0.94}, {"trigger_recall": None}])
 def test_a_model_that_does_not_know_when_is_helped_by_the_score(changes: dict[str, Any]) -> None:
     report = decided(**changes)
     assert (report.passed, report.trigger) == (True, "both")

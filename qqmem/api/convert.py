@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Literal, cast
 
-from qqmem.api import frames, wire, wire_live
+from qqmem.api import frames, wire, wire_bridge, wire_live
 from qqmem.chat import Event, Recalled, Reply, Token, TurnEnded, TurnStarted
+from qqmem.deliveries import Delivery
 from qqmem.errors import EngineStopped, InvalidRequest, ModelError, PromptTooLong, QqmemError, TooLarge
 from qqmem.memory.types import Change
+from qqmem.output import paragraphs
 from qqmem.records import Action, Incoming, Message, Recall, Sender, Turn
 
 _STATUS = {error.code: error.status for error in (EngineStopped, ModelError, PromptTooLong)}
@@ -57,6 +59,36 @@ def from_frame(frame: frames.MessageFrame, longest: int) -> Incoming:
         reply_to=frame.reply_to,
         addressed=frame.addressed,
         name=frame.name,
+    )
+
+
+def from_bridge(frame: wire_bridge.MessageFrame, bridge: str, longest: int) -> Incoming:
+    """As from_private. A picture without words is noted as one."""
+    return Incoming(
+        conversation=frame.conversation,
+        sender=Sender(frame.sender.id, frame.sender.name, frame.sender.card, frame.sender.role),
+        text=_checked(frame.text or "[图片]" * len(frame.images), longest),
+        time=frame.time,
+        message_id=frame.message_id,
+        reply_to=frame.reply_to,
+        addressed=frame.addressed,
+        name=frame.group_name,
+        bridge=bridge,
+        seq=frame.seq,
+        context_only=frame.context_only,
+    )
+
+
+def to_delivery(delivery: Delivery) -> wire_bridge.DeliveryFrame:
+    """What a bridge is to send."""
+    return wire_bridge.DeliveryFrame(
+        delivery_id=delivery.id,
+        conversation=delivery.conversation,
+        in_reply_to=delivery.in_reply_to,
+        parts=paragraphs(delivery.text),
+        quote=delivery.quote,
+        actions=_actions(delivery.actions),
+        created=delivery.created,
     )
 
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from qqmem.api import convert, wire
+from qqmem.api import convert
 from qqmem.api.scene import Scene
 from qqmem.api.wire import Out, to_json
+from qqmem.api.wire_bridge import BridgeLiveFrame
 from qqmem.api.wire_live import (
     EngineFrame,
     HealthFrame,
@@ -30,6 +31,7 @@ from qqmem.api.wire_live import (
     ReleaseFrame,
     RunFrame,
 )
+from qqmem.api.wire_system import Health
 from qqmem.api.wire_training import TrainingRun
 from qqmem.chat import Event, Recalled, Token, TurnEnded, TurnStarted
 from qqmem.engine.types import Stats
@@ -125,7 +127,7 @@ class Hub:
 
     def __init__(
         self,
-        look: Callable[[], tuple[wire.Health, Stats]],
+        look: Callable[[], tuple[Health, Stats]],
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -182,6 +184,11 @@ class Hub:
         """Another release serves; None is the untrained model."""
         self._scene.release = release
         self._tell(lambda: ReleaseFrame(release=release))
+
+    def bridged(self, frame: BridgeLiveFrame) -> None:
+        """Something is new about a bridge."""
+        self._scene.bridged(frame)
+        self._tell(lambda: frame)
 
     def _tell(self, frame: Callable[[], Out]) -> None:
         if self._watchers:
@@ -268,6 +275,6 @@ class Hub:
             self._tell(partial(EngineFrame.model_validate, load))
         self._health, self._load = health, load
 
-    def _seen(self, tokens_s: float | None) -> tuple[wire.Health, Load]:
+    def _seen(self, tokens_s: float | None) -> tuple[Health, Load]:
         health, stats = self._look()
         return health, Load(running=stats.running, waiting=stats.waiting, tokens_s=tokens_s)

@@ -62,6 +62,10 @@ class Metrics:
             registry=self._registry,
         )
         self.sockets = Gauge("qqmem_sockets_open", "WebSockets that are open.", registry=self._registry)
+        self.bridges = Gauge("qqmem_bridges_connected", "Bridges that are connected.", registry=self._registry)
+        self.undelivered = Gauge(
+            "qqmem_deliveries_waiting", "Replies that no bridge has told the outcome of.", registry=self._registry
+        )
 
     def publish(self, event: Event) -> None:
         """Count what happens in the conversations."""

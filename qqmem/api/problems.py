@@ -24,7 +24,8 @@ _CODES = {400: InvalidRequest.code, 405: "method_not_allowed", 413: TooLarge.cod
 _LONGEST = 200
 _STREAMED = ("/api/memories/import",)
 """Routes whose body may have any length, because they never hold more of it than a line."""
-_PLACES = ("body", "query", "path", "message", "cancel", "withdraw", "ping")
+_FRAMES = ("message", "cancel", "withdraw", "ping", "hello", "notice", "delivered", "status")
+_PLACES = ("body", "query", "path", *_FRAMES)
 """What may stand before the name of a field: where it was, or the type of the frame."""
 
 

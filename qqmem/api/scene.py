@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from qqmem.api import convert, wire
+from qqmem.api import convert
+from qqmem.api.wire_bridge import BridgeConnectedFrame, BridgeLiveFrame, BridgeSeen, BridgeStatus, BridgeStatusFrame
 from qqmem.api.wire_live import Load, Progress, SnapshotFrame, TurnSoFar
+from qqmem.api.wire_system import Health
 from qqmem.api.wire_training import TrainingRun
 from qqmem.chat import Event, Recalled, Token, TurnEnded, TurnStarted
 from qqmem.records import Recall
@@ -39,6 +41,7 @@ class Scene:
         self.release: str | None = None
         self.written = 0
         self._turns: dict[int, _Turn] = {}
+        self._bridges: dict[str, BridgeSeen] = {}
 
     def take(self, event: Event) -> str | None:
         """Returns the conversation that it happened in; None, and nothing is done, if that is not known."""
@@ -62,13 +65,23 @@ class Scene:
                 turn.recalls.append(event.recall)
         return turn.begun.conversation
 
+    def bridged(self, frame: BridgeLiveFrame) -> None:
+        """A bridge comes, goes, or tells how it is."""
+        match frame:
+            case BridgeConnectedFrame(connected=True):
+                self._bridges[frame.bridge] = BridgeSeen(bridge=frame.bridge, self_id=frame.self_id)
+            case BridgeConnectedFrame():
+                self._bridges.pop(frame.bridge, None)
+            case BridgeStatusFrame():
+                self._bridges[frame.bridge].status = BridgeStatus.model_validate(frame)
+
     def now(self) -> Progress | None:
         """How far the training is, if one goes on."""
         if self.run is None or not self.progress:
             return None
         return Progress.model_validate({"stage": self.run.stage, **self.progress, "run": self.run.id})
 
-    def snapshot(self, load: Load, health: wire.Health) -> SnapshotFrame:
+    def snapshot(self, load: Load, health: Health) -> SnapshotFrame:
         return SnapshotFrame(
             time=datetime.now(UTC),
             turns=tuple(_so_far(turn) for turn in self._turns.values()),
@@ -77,6 +90,7 @@ class Scene:
             run=TrainingRun.model_validate(self.run) if self.run else None,
             progress=self.now(),
             release=self.release,
+            bridges=tuple(self._bridges.values()) or None,
         )
 
 

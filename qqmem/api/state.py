@@ -12,6 +12,7 @@ from fastapi.params import Depends as Dependency
 from starlette.requests import HTTPConnection
 
 from qqmem.api.auth import Allow, Caller, Guard
+from qqmem.api.bridges import Bridges
 from qqmem.api.hub import Hub
 from qqmem.api.metrics import Metrics
 from qqmem.chat import Chats
@@ -63,6 +64,7 @@ class State(TypedDict):
     guard: Guard
     metrics: Metrics
     hub: Hub
+    bridges: Bridges
     condition: Condition
     limits: Limits
     sockets: set[asyncio.Task[Any]]
@@ -83,10 +85,12 @@ TheTraining = Annotated[Training, _of_state("training")]
 TheGuard = Annotated[Guard, _of_state("guard")]
 TheMetrics = Annotated[Metrics, _of_state("metrics")]
 TheHub = Annotated[Hub, _of_state("hub")]
+TheBridges = Annotated[Bridges, _of_state("bridges")]
 TheCondition = Annotated[Condition, _of_state("condition")]
 TheLimits = Annotated[Limits, _of_state("limits")]
 TheSockets = Annotated[set[asyncio.Task[Any]], _of_state("sockets")]
 
 Chatter = Annotated[Caller, Security(Allow("chat"))]
+Bridger = Annotated[Caller, Security(Allow("bridge"))]
 Reader = Annotated[Caller, Security(Allow("read"))]
 Admin = Annotated[Caller, Security(Allow("admin"))]

@@ -347,13 +347,3 @@ class Cancelled(Out):
 
     model_config = ConfigDict(json_schema_extra=example(cancelled=True))
     cancelled: bool
-
-
-class Health(Out):
-    """How the service is. reason: one sentence, unless it is ok."""
-
-    model_config = ConfigDict(json_schema_extra=example(status="ok", model="qwen2.5-coder-0.5b", version="0.1.0"))
-    status: Literal["ok", "loading", "failed", "stopping"]
-    model: str
-    version: str
-    reason: str | None = None

@@ -8,7 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from qqmem.api.frames import RecallFrame, TokenFrame, TurnStartFrame
-from qqmem.api.wire import Action, ErrorBody, Health, Message, Out, Outcome, Recall, Timing, Usage
+from qqmem.api.wire import Action, ErrorBody, Message, Out, Outcome, Recall, Timing, Usage
+from qqmem.api.wire_bridge import BridgeConnectedFrame, BridgeDeliveryFrame, BridgeSeen, BridgeStatusFrame
+from qqmem.api.wire_system import Health
 from qqmem.api.wire_training import TrainingRun
 
 MOST_IDS = 200
@@ -132,7 +134,7 @@ class TurnSoFar(Out):
 
 
 class SnapshotFrame(Out):
-    """All that goes on; the frames behind it go on from here. run: the newest of the training."""
+    """All that goes on; the frames behind it go on from here. run: the newest of the training. bridges: connected."""
 
     type: Literal["snapshot"] = "snapshot"
     time: datetime
@@ -142,6 +144,7 @@ class SnapshotFrame(Out):
     run: TrainingRun | None = None
     progress: Progress | None = None
     release: str | None = None
+    bridges: tuple[BridgeSeen, ...] | None = None
 
 
 class LaggedFrame(Out):
@@ -163,6 +166,9 @@ LiveFrame = (
     | RunFrame
     | ProgressFrame
     | ReleaseFrame
+    | BridgeConnectedFrame
+    | BridgeStatusFrame
+    | BridgeDeliveryFrame
     | EngineFrame
     | HealthFrame
 )

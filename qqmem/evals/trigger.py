@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from itertools import cycle
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -86,11 +87,13 @@ class Model:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, load: Callable[[], Language], prompts: Prompts, settings: Settings, seed: int
+        cls, load: Callable[[], Language], prompts: Prompts, settings: Settings, seed: int, release: Path | None = None
     ) -> AsyncGenerator[Self]:
-        """One with an engine of its own. load: as of Engine."""
+        """One with an engine of its own. load: as of Engine. release: a folder of what it has learned."""
         engine = settings.engine
         async with Engine(load, max_batch=engine.max_batch, prefill_chunk=engine.prefill_chunk) as running:
+            if release is not None:
+                await running.call(lambda model: model.use_release(release))
             builder = await asyncio.to_thread(PromptBuilder, (await running.ready()).tokenizer)
             yield cls(running, builder, prompts, settings, seed)
 

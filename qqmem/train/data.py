@@ -13,13 +13,12 @@ import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from math import ceil
 from typing import Literal
 
-from qqmem.engine.prompt import Kind, PromptBuilder, Said
 from qqmem.engine.types import RecallTokens, Tokenizer
 from qqmem.train.draft import Draft
+from qqmem.train.frames import HELLO, Frames
 from qqmem.train.records import Chat, Cue, Memory, Run, plain
 
 PARTS = ("ask", "open", "text", "reply", "chat")
@@ -30,12 +29,6 @@ _CUES = 3
 """Of a memory in one epoch of stage 1."""
 _CHAT_TOKENS = 256
 """Of an ordinary turn that is read beside others; a longer one says no more about how the model writes."""
-_EXCHANGE_CHARS = 60
-"""Of each side of a conversation that stands before a message, as what was said a moment ago."""
-_STRANGERS = ("小北", "阿青", "木木", "Sam", "十七", "老高", "Lily")
-_HELLO = "在吗"
-_START = datetime(2026, 1, 1, tzinfo=UTC)
-_ME = ("我", "咱", "俺", " i ", " me ", " my ", " mine ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +70,10 @@ class Examples:
         self._close = list(close)
         self._end = end
         self._max = max_tokens
-        self._builder = PromptBuilder(tokenizer, UTC)
+        self._frames = Frames(run, tokenizer)
         self._guide = run.prompts.phrase("guide")
         self._lead = run.prompts.phrase("lead")
-        self._shared: Mapping[Kind, int] = {kind: self._common(kind) for kind in ("private", "group")}
         self._rows = self._same()
-        people = {(one.name, one.subject) for one in run.memories if one.name and one.subject}
-        self._people = sorted(people)
-        self._messages = [text for text, _ in run.negatives] or [
-            cue.text for one in run.memories for cue in one.cues if cue.kind != "thought"
-        ]
-        self._exchanges = [found for chat in run.sft if (found := _exchange(chat))]
         self._told = [(text, "", row) for row, one in enumerate(run.memories) for text in _tellings(one)]
 
     # --- what an epoch shows
@@ -116,7 +102,7 @@ class Examples:
     def asking(self, row: int, draw: random.Random) -> tuple[int, ...]:
         """Tokens up to `<recall>` in a turn where this memory may come, behind a cue if it has any."""
         memory = self.run.memories[row]
-        cues = [*memory.held_out, *memory.cues] or [Cue("source", _HELLO)]
+        cues = [*memory.held_out, *memory.cues] or [Cue("source", HELLO)]
         return self.query(row, next((cue for cue in cues if cue.kind == "question"), cues[0]), draw).ids
 
     def unopened(self, row: int, cue: Cue, draw: random.Random) -> tuple[int, ...]:
@@ -124,10 +110,17 @@ class Examples:
         draft, shared = self._cued(row, cue, draw)
         return self._example("query", draft, shared).ids
 
+    def beside(self, before: Sequence[int], row: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Tokens up to a pad and behind it, where this memory comes up in a turn that begins behind `before`."""
+        kept = list(before)
+        if self.tokenizer.thinks and kept[-len(self._close) :] == self._close:
+            del kept[-len(self._close) :]
+        opened = (*kept, *self._unasked(), self.tokens.open)
+        return opened, (*self.tokenizer.encode(self.run.memories[row].text), self.tokens.close, *self._close)
+
     def alone(self, text: str, draw: random.Random) -> tuple[int, ...]:
         """Somebody's message in private, up to where the turn begins."""
-        speaker = (draw.choice(_STRANGERS), str(draw.randint(10**8, 10**10)))
-        return self._example("quiet", *self._framed("global", text, speaker, draw)).ids
+        return self._example("quiet", *self._frames.framed("global", text, self._frames.stranger(draw), draw)).ids
 
     def text_queries(self) -> list[Example]:
         """`text<recall>` of every memory: what stage 1 is not, for comparison."""
@@ -137,11 +130,11 @@ class Examples:
             examples.append(Example("query", ids, ("",) * len(ids), query=len(ids) - 1, positives=self._alike(row)))
         return examples
 
-    def stage2(self, epoch: int, *, chat: float, foreign: float = 0.5) -> list[Example]:
+    def stage2(self, epoch: int, *, chat: float, foreign: float = 0.5, quiet: float = 1.0) -> list[Example]:
         """Every memory once, in its own turn or under a foreign one; shuffled.
 
-        foreign: share of the latter, by tokens. chat: share of ordinary turns in all tokens. Messages that need no
-        memory come in besides, as many as recalls.
+        foreign: share of the latter, by tokens. chat: share of ordinary turns in all tokens. quiet: messages that need
+        no memory, for each recall.
         """
         draw = self._draw("stage2", epoch)
         rows = list(range(len(self.run.memories)))
@@ -155,8 +148,9 @@ class Examples:
             own = num["recall"] * foreign <= num["foreign"] * (1 - foreign) and self.run.memories[row].cues
             examples.append(self.recall(row, draw, new=is_new) if own else self.foreign(row, draw, new=is_new))
             num[examples[-1].kind] += len(examples[-1].ids)
-        quiet = sum(example.kind == "recall" for example in examples)
-        examples += [self.quiet(draw) for _ in range(quiet if self.run.negatives or self._told else 0)]
+        if self.run.negatives or self._told:
+            num_quiet = round(quiet * sum(example.kind == "recall" for example in examples))
+            examples += [self.quiet(draw) for _ in range(num_quiet)]
         total = sum(len(example.ids) for example in examples)
         while self.run.sft and num["chat"] < chat * (total + num["chat"]):
             examples.append(self.chat(draw, self._max))
@@ -201,17 +195,17 @@ class Examples:
 
     def foreign(self, row: int, draw: random.Random, *, new: bool = False) -> Example:
         """A memory comes up under an ordinary turn, which then goes on as if it had not."""
-        draft, shared, reply = self._ordinary(draw, _CHAT_TOKENS)
+        draft, shared, reply = self._frames.ordinary(draw, _CHAT_TOKENS)
         self._open(draft, None, asked=False)
         pad = self._read(draft, row, new=new)
         if reply:
             draft.add(self._close, "reply")
-            draft.add(self._said(reply.rpartition("</think>")[2], _CHAT_TOKENS // 2), "chat")
+            draft.add(self._said(reply.rpartition("</think>")[2], _CHAT_TOKENS // 2), "reply")
         return self._example("foreign", draft, shared, pad=pad, mix=self._mix(row, draw, new=new))
 
     def chat(self, draw: random.Random, most: int, chats: Sequence[Chat] = ()) -> Example:
         """An ordinary turn, as it was. chats: whence it is drawn, default those of the training."""
-        draft, shared, reply = self._ordinary(draw, most, chats)
+        draft, shared, reply = self._frames.ordinary(draw, most, chats)
         thought, thinks, said = reply.partition("</think>")
         if self.tokenizer.thinks and thinks:
             draft.add(self.tokenizer.encode(thought.removeprefix("<think>").strip()), "chat")
@@ -225,7 +219,7 @@ class Examples:
         """A message that needs no memory, above all one that tells a fact. The turn is to begin as the base's would."""
         text, reply, row = draw.choice([*self._told, *((text, reply, -1) for text, reply in self.run.negatives)])
         memory = self.run.memories[row] if row >= 0 else Memory("")
-        draft, shared = self._framed(memory.scope, text, self._speaker(memory, text, draw), draw)
+        draft, shared = self._frames.framed(memory.scope, text, self._frames.speaker(memory, text, draw), draw)
         draft.add(self._said(reply, _CHAT_TOKENS) if reply else [], "chat")
         return self._example("quiet", draft, shared)
 
@@ -298,78 +292,20 @@ class Examples:
             return ((row, -1.0),)
         return tuple((one, draw.gauss(0, 1)) for one in draw.sample(range(len(self.run.memories)), 3))
 
-    # --- contexts
+    # --- cues
 
     def _cued(self, row: int, cue: Cue, draw: random.Random) -> tuple[Draft, int]:
         """The chat in which a cue is said; a thought comes up in a chat that asks for it, if there is one."""
         memory, text = self.run.memories[row], cue.text
         if cue.kind == "thought":
             asks = [one.text for one in memory.cues if one.kind == "question"]
-            text = draw.choice(asks or _tellings(memory) or self._messages or [_HELLO])
+            text = draw.choice(asks or _tellings(memory) or self._frames.messages or [HELLO])
         if cue.speaker:
             is_own = cue.speaker == memory.name and memory.subject
             speaker = (cue.speaker, memory.subject if is_own else str(draw.randint(10**8, 10**10)))
         else:
-            speaker = self._speaker(memory, text, draw, tells=cue.kind == "source")
-        return self._framed(memory.scope, text, speaker, draw)
-
-    def _speaker(self, memory: Memory, text: str, draw: random.Random, *, tells: bool = True) -> tuple[str, str]:
-        """Name and QQ number of who says this: `I` is whom the memory is about, about others anyone may ask."""
-        own = (memory.name, memory.subject or str(draw.randint(10**8, 10**10)))
-        is_own = tells or any(me in f" {text.casefold()} " for me in _ME) or draw.random() < 0.5
-        if memory.name and is_own:
-            return own
-        return draw.choice([*self._people, (draw.choice(_STRANGERS), str(draw.randint(10**8, 10**10)))])
-
-    def _framed(self, scope: str, text: str, speaker: tuple[str, str], draw: random.Random) -> tuple[Draft, int]:
-        """The bot's own frame: its system prompt, sometimes a message from before, and the message."""
-        kind, _, place = scope.partition(":")
-        where: Kind = "private" if kind in ("user", "global") else "group"
-        time = _START + timedelta(minutes=draw.randrange(365 * 24 * 60))
-        said = [Said(2, "user", *speaker, time, text)]
-        if self._exchanges and draw.random() < 0.25:
-            earlier = time - timedelta(minutes=draw.randrange(1, 60))
-            asked, answered = draw.choice(self._exchanges)
-            before = [Said(0, "user", *speaker, earlier, asked), Said(1, "assistant", "", "", earlier, answered)]
-            said = before + said
-        system = self._system(where, *speaker, place.rpartition("@")[2] or "1")
-        ids = self._builder.build(system, said, 1 << 30, 1 << 30, 0).ids
-        return Draft(list(ids[: self._shared[where]]), list(ids[self._shared[where] :]), [], []), self._shared[where]
-
-    def _ordinary(self, draw: random.Random, most: int, chats: Sequence[Chat] = ()) -> tuple[Draft, int, str]:
-        """An ordinary conversation up to a turn of the assistant, and that turn: as it is, or in the bot's frame."""
-        if not (chats := chats or self.run.sft):
-            text = draw.choice(self._messages or [_HELLO])
-            return *self._framed("global", text, self._speaker(Memory(""), text, draw), draw), ""
-        chat = draw.choice(chats)
-        turns = [n for n, (role, _) in enumerate(chat) if role == "assistant" and n]
-        n = draw.choice(turns or [len(chat) - 1])
-        before, reply = chat[:n], chat[n][1]
-        if len(before) == 1 and before[0][0] == "user" and draw.random() < 0.5:
-            speaker = self._speaker(Memory(""), before[0][1], draw)
-            return *self._framed("global", before[0][1], speaker, draw), reply
-        ids = self.tokenizer.render(_bare(before))
-        return Draft([], ids[max(0, len(ids) - most) :], [], []), 0, reply
-
-    def _system(self, kind: Kind, name: str, qq: str, group: str) -> str:
-        variables = {
-            "bot_name": self.run.bot_name,
-            "user_name": name,
-            "user_id": qq,
-            "group_name": group,
-            "group_id": group,
-        }
-        thinks = self.tokenizer.thinks
-        return self.run.prompts.system(kind, variables, silence=kind == "group" and thinks, actions=thinks)
-
-    def _common(self, kind: Kind) -> int:
-        """How many tokens all prompts of this kind begin with."""
-        one, other = (
-            self.tokenizer.render([("system", self._system(kind, name, *numbers)), ("user", name)])
-            for name, *numbers in (("A", "1", "2"), ("乙", "9", "8"))
-        )
-        same = next(n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-        return max(0, same - 2)  # the tokens at the edge may merge with what follows
+            speaker = self._frames.speaker(memory, text, draw, tells=cue.kind == "source")
+        return self._frames.framed(memory.scope, text, speaker, draw)
 
     # --- which memories a cue may mean
 
@@ -401,15 +337,3 @@ def _tellings(memory: Memory) -> list[str]:
     """How the memory was told."""
     own = [memory.text.removeprefix(f"{memory.name}：")] if memory.kind == "message" else []
     return own + [cue.text for cue in memory.cues if cue.kind == "source"]
-
-
-def _exchange(chat: Chat) -> tuple[str, str] | None:
-    """A short conversation's only question and answer."""
-    said = [text for role, text in _bare(chat) if role != "system"]
-    is_short = len(said) == 2 and all(0 < len(text) <= _EXCHANGE_CHARS for text in said)
-    return (said[0], said[1]) if is_short else None
-
-
-def _bare(chat: Chat) -> list[tuple[str, str]]:
-    """Without the thoughts of earlier turns, which no template shows."""
-    return [(role, text.rpartition("</think>")[2].strip() if role == "assistant" else text) for role, text in chat]

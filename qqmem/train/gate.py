@@ -171,35 +171,38 @@ def perplexity(model: LanguageModel, run: Run, write: Examples) -> dict[str, flo
     draw = random.Random(run.seed)
     kept = run.held_out_sft or run.sft
     chats = [write.chat(draw, _CHAT_TOKENS, kept) for _ in range(_CHATS if kept else 0)]
-    open_, close, pad = write.tokens
     plain, beside = [0.0, 0], [0.0, 0]
     for one in chats:
         at = next((n for n, part in enumerate(one.parts) if part), len(one.ids))
         if not 0 < at < len(one.ids):
             continue
-        value = run.values[draw.randrange(len(run.values))]
-        for sums, before, put in ((plain, one.ids[:at], None), (beside, (*one.ids[:at], open_, pad, close), value)):
-            loss, n = _loss(model, before, one.ids[at:], put, len(before) - 2)
-            sums[0], sums[1] = sums[0] + loss, sums[1] + n
+        before, reply, row = one.ids[:at], one.ids[at:], draw.randrange(len(run.values))
+        opened, rest = write.beside(before, row)
+        read = [
+            ([*before, *reply], None, 0),
+            ([*opened, write.tokens.pad, *rest, *reply], run.values[row], len(opened)),
+        ]
+        for sums, (ids, value, where) in zip((plain, beside), read, strict=True):
+            sums[0] += _loss(model, ids, len(reply), value, where)
+            sums[1] += len(reply)
     return {
         "perplexity": math.exp(plain[0] / plain[1]) if plain[1] else None,
         "perplexity_beside": math.exp(beside[0] / beside[1]) if beside[1] else None,
     }
 
 
-def _loss(
-    model: LanguageModel, before: Sequence[int], reply: Sequence[int], value: Vector | None, at: int
-) -> tuple[float, int]:
-    """Sum of -log p of the tokens of a reply, and their number. value: enters at that place before it."""
+def _loss(model: LanguageModel, ids: Sequence[int], size: int, value: Vector | None, at: int) -> float:
+    """Sum of -log p of the last `size` tokens. value: enters at the place `at`, long before them."""
     kv = KV()
     with torch.inference_mode():
         if value is not None:
-            model.forward([(kv, before[:at], None)])
-            kv.commit(before[:at])
-            before = before[at:]
-        states = model.states([(kv, [*before, *reply], value)])[len(before) - 1 : -1]
+            model.forward([(kv, ids[:at], None)])
+            kv.commit(ids[:at])
+            ids = ids[at:]
+        states = model.states([(kv, ids, value)])[-size - 1 : -1]
         logits = model.logits(states).float()
-    return float(F.cross_entropy(logits, torch.tensor(reply, device=logits.device), reduction="sum")), len(reply)
+    labels = torch.tensor(ids[-size:], device=logits.device)
+    return float(F.cross_entropy(logits, labels, reduction="sum"))
 
 
 def _started(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[tuple[Running, list[int]]]:

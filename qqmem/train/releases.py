@@ -194,14 +194,21 @@ class Releases:
                 left.unlink()
 
 
+def shipped_for(model: str, shipped: Path | None = None) -> Path | None:
+    """The folder of the starter for this model, whether it fits or not. shipped: as of `starter_of`."""
+    shipped = shipped or Path(str(resources.files("qqmem") / "starter"))
+    folder = shipped / model
+    # `model` may be the path of a folder
+    return folder if folder.is_relative_to(shipped) and folder.is_dir() else None
+
+
 def starter_of(model: str, space: str, shipped: Path | None = None) -> Path | None:
     """The starter for this model and this space of values, if there is one that fits. Blocks.
 
     shipped: the folder of all starters, in the package if not given.
     """
-    shipped = shipped or Path(str(resources.files("qqmem") / "starter"))
-    folder = shipped / model
-    if not folder.is_relative_to(shipped) or not folder.is_dir():  # `model` may be the path of a folder
+    folder = shipped_for(model, shipped)
+    if folder is None:
         return None
     try:
         _read(folder, STARTER).check(model, space)

@@ -51,6 +51,8 @@ from qqmem.train.trainee import Trainee
 class Stage2(Stage):
     """chat: share of ordinary turns, by tokens. foreign: of the memories, that come up where none is needed.
 
+    quiet: messages that need no memory, for each recall.
+
     text_weight, chat_weight, kl_weight, query_weight, quiet_weight: of the losses text, chat, keep, query, quiet.
     """
 
@@ -59,6 +61,7 @@ class Stage2(Stage):
     targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     chat: float = 0.2
     foreign: float = 0.3
+    quiet: float = 1.0
     text_weight: float = 1.0
     chat_weight: float = 0.1
     kl_weight: float = 3.0
@@ -80,7 +83,7 @@ def main(folder: Path) -> int:
     model, write = load_base(run, settings)
 
     def epoch(number: int) -> list[Example]:
-        return write.stage2(number, chat=settings.chat, foreign=settings.foreign)
+        return write.stage2(number, chat=settings.chat, foreign=settings.foreign, quiet=settings.quiet)
 
     plan = Plan.of(epoch, settings.batch, settings.epochs, settings.accumulation)
     tests = write.held_out()

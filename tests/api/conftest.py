@@ -19,9 +19,10 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 
 from qqmem.api.state import State
-from qqmem.app import Server, create_app
+from qqmem.app import create_app
 from qqmem.engine.types import Model, Row, Vector
 from qqmem.errors import NotFound
+from qqmem.listening import Server
 from qqmem.records import Message, Turn
 from qqmem.settings import Chat, Generation, Memory, Recall, Server as ServerSettings, Settings
 from tests.fakes_engine import END, CharDetokenizer, CharTokenizer, Recital, ScriptedModel

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from qqmem.api.hub import TICK, Hub, Watcher
-from qqmem.api.wire import Health
+from qqmem.api.wire_system import Health
 from qqmem.chat import Token, TurnEnded, TurnStarted
 from qqmem.engine.types import Stats
 from qqmem.records import Message, Sender

@@ -12,7 +12,7 @@ import pytest
 from fastapi.routing import APIWebSocketRoute
 from pydantic import BaseModel, TypeAdapter
 
-from qqmem.api import chat, frames, live, wire_live
+from qqmem.api import bridge, chat, frames, live, wire_bridge, wire_live
 from qqmem.api.frames import CLIENT_FRAME, ClientFrame, ServerFrame
 from qqmem.api.wire import In, Out, to_json
 from qqmem.api.wire_live import LiveFrame
@@ -22,7 +22,11 @@ PROTOCOL = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8
 BLOCKS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PROTOCOL, re.DOTALL)]
 EXAMPLES = [block for block in BLOCKS if isinstance(block, dict)]
 LIVE_EXAMPLES = [frame for block in BLOCKS if isinstance(block, list) for frame in block]
+BRIDGE_EXAMPLES = [
+    json.loads(line) for block in re.findall(r"```jsonl\n(.*?)```", PROTOCOL, re.DOTALL) for line in block.splitlines()
+]
 LIVE_FRAME: TypeAdapter[LiveFrame] = TypeAdapter(LiveFrame)
+SERVICE_FRAME: TypeAdapter[wire_bridge.ServiceFrame] = TypeAdapter(wire_bridge.ServiceFrame)
 SERVER_FRAME: TypeAdapter[ServerFrame] = TypeAdapter(ServerFrame)
 FRAMES = [
     each
@@ -50,9 +54,9 @@ def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 def test_protocol_has_every_route() -> None:
     routes = {f"`{method} {path}`" for method, path, _ in operations()}
-    found = [*chat.router.routes, *live.router.routes]
+    found = [*chat.router.routes, *live.router.routes, *bridge.router.routes]
     routes |= {f"`WS {route.path}`" for route in found if isinstance(route, APIWebSocketRoute)}
-    assert {"`WS /ws/chat`", "`WS /ws/live`"} <= routes
+    assert {"`WS /ws/chat`", "`WS /ws/live`", "`WS /ws/bridge`"} <= routes
     assert {route for route in routes if route not in PROTOCOL} == set()
 
 
@@ -78,10 +82,26 @@ def test_every_example_of_a_frame_is_one() -> None:
 
 def test_protocol_has_an_example_of_every_frame_of_a_watcher_and_each_is_one() -> None:
     types = {type for each in LIVE_FRAMES for type in get_args(each.model_fields["type"].annotation)}
-    assert len(types) == 15
+    assert len(types) == 18
     assert types == {example["type"] for example in LIVE_EXAMPLES}
     for example in LIVE_EXAMPLES:
         assert json.loads(to_json(LIVE_FRAME.validate_python(example))) == example
+
+
+def test_protocol_has_an_example_of_every_frame_of_a_bridge_and_each_is_one() -> None:
+    theirs: tuple[type[BaseModel], ...] = get_args(get_args(wire_bridge.BridgeFrame)[0])
+    ours: tuple[type[BaseModel], ...] = get_args(wire_bridge.ServiceFrame)
+    types = {type_of(each) for each in theirs}
+    assert types | {type_of(each) for each in ours} == {example["type"] for example in BRIDGE_EXAMPLES}
+    for example in BRIDGE_EXAMPLES:
+        if example["type"] in types:
+            frame = wire_bridge.BRIDGE_FRAME.validate_python(example)
+            assert example.keys() <= type(frame).model_fields.keys()
+        else:
+            assert json.loads(SERVICE_FRAME.validate_python(example).model_dump_json(exclude_none=True)) == example
+    for each in (*theirs, *ours):
+        for name in each.model_fields:
+            assert re.search(rf'[`"]{name}[`"]', PROTOCOL), (each.__name__, name)
 
 
 def resolved(schema: dict[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from qqmem.api.hub import LOOK_SECONDS, PROGRESS_SECONDS, TICK
-from qqmem.api.wire import Health
 from qqmem.api.wire_live import MOST_IDS
+from qqmem.api.wire_system import Health
 from qqmem.memory.types import Change
 from tests.api.house import MESSAGE, RUN, House, frames_of, look_in
 
@@ -93,7 +93,7 @@ async def test_load_and_health_are_told_when_they_change_and_once_a_second_at_mo
         ]
         house.health = Health(status="failed", model="m", version="1", reason="It has failed.")
         (health, _) = await frames_of(house, watcher, dashboard, LOOK_SECONDS)
-        assert health == {"type": "health", "health": house.health.model_dump()}
+        assert health == {"type": "health", "health": house.health.model_dump(exclude_none=True)}
         rest = [await frames_of(house, watcher, dashboard, LOOK_SECONDS) for _ in range(5)]
         assert [frame["tokens_s"] for frames in rest for frame in frames] == [0.0], "told once"
 

@@ -80,7 +80,7 @@ async def test_what_is_written_behind_a_recall_comes_behind_it() -> None:
     outbox = Outbox()
     recall = RecallFrame(turn=1, cue="", candidates=(), mode="none")
     before, behind = (TokenFrame(turn=1, channel="think", text=text, n=n) for n, text in enumerate("ab", 1))
-    put = [before, recall, behind]
+    put: list[ServerFrame] = [before, recall, behind]
     for frame in put:
         outbox.put(frame)
     assert [await outbox.take() for _ in range(len(outbox))] == put

@@ -124,7 +124,7 @@ def test_under_a_foreign_turn_the_memory_is_learned_but_not_to_ask_for_it() -> N
     one = examples(a_run(CAT, sft=(chat,))).foreign(0, Random(0))
     assert learned(one, "ask", "open") == ""
     assert learned(one, "text") == "阿木养猫»"
-    assert learned(one, "chat") == "你好呀|"
+    assert learned(one, "reply").endswith("你好呀|")
     assert one.query == -1
     assert one.keep == ()  # the base would answer it otherwise
 
@@ -251,7 +251,7 @@ def test_an_epoch_of_stage_2_has_every_memory_and_the_kinds_in_equal_parts_by_to
     assert num["recall"] == pytest.approx(num["foreign"], rel=0.2)
     assert num["chat"] == pytest.approx(num.total() / 3, rel=0.1)
     unseen = sum(one.mix[0][1] != 1.0 for one in epoch if one.mix)
-    assert 0.2 <= unseen / sum(bool(one.mix) for one in epoch) <= 0.3
+    assert 0.1 <= unseen / sum(bool(one.mix) for one in epoch) <= 0.3
     assert sum(one.kind == "quiet" for one in epoch) == sum(one.kind == "recall" for one in epoch)
 
 

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureW
 
 SHORT = [memory | {"text": text} for memory, text in zip(MEMORIES, ("猫", "tea", "山"), strict=True)]
 
+LEARNED = {"epochs": 60, "batch": 4, "lr": 2e-2, "rank": 16}
+
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
@@ -59,7 +61,7 @@ def test_a_model_that_has_learned_nothing_decodes_nothing(tmp_path: Path) -> Non
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned its memories by heart."""
     folder = tmp_path_factory.mktemp("learned")
-    settings = SETTINGS | {"stage2": {"epochs": 40, "batch": 4, "lr": 2e-2, "rank": 16}, "save_steps": 10_000}
+    settings = SETTINGS | {"stage2": LEARNED, "save_steps": 10_000}
     run = make_run(folder / "run", save_model(folder / "model"), memories=SHORT, settings=settings)
     assert stage2.main(run) == 0
     return run
@@ -110,3 +112,14 @@ def test_what_was_learned_wrongly_never_reaches_a_reply(learned: Path) -> None:
     assert asyncio.run(recalled(learned_text)) == (learned_text, ["decoded"])
     other = next(one.text for one in run.memories if one.text != learned_text)
     assert asyncio.run(recalled(other)) == (other, ["spliced"])
+
+
+def test_a_second_run_keeps_the_memories_of_the_first_decodable(learned: Path, tmp_path: Path) -> None:
+    first = measured(learned)["decodable"]
+    new = {**SHORT[0], "id": 4, "text": "鱼", "cues": [{"kind": "question", "text": "我还养了什么？"}], "held_out": []}
+    replayed = [{**memory, "replay": True} for memory in SHORT]
+    settings = SETTINGS | {"stage2": LEARNED, "save_steps": 10_000}
+    model = read_run(learned).model
+    folder = make_run(tmp_path / "run", model, memories=[*replayed, new], settings=settings)
+    assert stage2.main(folder) == 0
+    assert set(first) <= set(measured(folder)["decodable"])

@@ -1,0 +1,213 @@
+"""How the bot behaves in chats: mutes, rushes, commands, messages taken back, quotes, pokes, apologies."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qqmem_bridge.settings import Merge
+from tests.bridge.harness import ANN, BOB, GROUP, scene
+
+PRIVATE = f"private:{ANN}"
+
+
+async def test_nothing_is_sent_to_a_group_that_muted_the_bot(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        await s.napcat.group_ban(GROUP, s.napcat.self_id, 600)
+        frame = await s.service.wait("notice")
+        assert (frame["kind"], frame["conversation"]) == ("muted", f"group:{GROUP}")
+        assert frame["until"] > "2026"
+        for n in (1, 2):
+            await s.service.deliver(n, "hi")
+            assert (await s.service.outcome(n))["reason"] == "muted"
+        await s.kill()
+        await s.start()  # a restart does not forget it
+        await s.service.deliver(3, "hi")
+        assert (await s.service.outcome(3))["reason"] == "muted"
+        await s.service.deliver(4, "hi", chat=PRIVATE)
+        assert (await s.service.outcome(4))["status"] == "sent"
+        assert not [call for call in s.napcat.calls if call.action == "send_group_msg"]
+        await s.napcat.group_ban(GROUP, s.napcat.self_id, 0)
+        assert (await s.service.wait("notice", 2))["kind"] == "unmuted"
+        await s.service.deliver(5, "hi")
+        assert (await s.service.outcome(5))["status"] == "sent"
+
+
+@pytest.mark.parametrize("like", ["muted", "kicked"])
+async def test_a_mute_that_nobody_told_of_is_learnt_once(bench: Any, tmp_path: Path, like: str) -> None:
+    async with scene(bench, tmp_path) as s:
+        s.napcat.fail("send_group_msg", like=like)
+        for n in (1, 2, 3):
+            await s.service.deliver(n, "hi")
+        for n in (1, 2, 3):
+            assert (await s.service.outcome(n))["status"] == "failed"
+        assert len([call for call in s.napcat.calls if call.action == "send_group_msg"]) == 1
+
+
+async def test_a_chat_rests_after_three_unknown_outcomes(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        s.napcat.fail("send_group_msg", times=3, like="timeout")
+        for n in (1, 2, 3, 4):
+            await s.service.deliver(n, f"hi {n}")
+        assert [(await s.service.outcome(n))["status"] for n in (1, 2, 3, 4)] == ["unknown"] * 3 + ["failed"]
+        assert len([call for call in s.napcat.calls if call.action == "send_group_msg"]) == 3
+
+
+async def test_a_rush_is_handed_on_together_and_a_command_at_once(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path, merge=Merge(quiet=20, longest=40, most=10)) as s:
+        await s.napcat.group_message(GROUP, ANN, "first")  # not addressed: not held
+        await s.service.wait("message")
+        await s.napcat.group_message(GROUP, ANN, [bench.at(s.napcat.self_id), bench.text("look")])
+        await s.napcat.group_message(GROUP, BOB, "between")
+        await s.napcat.group_message(GROUP, ANN, [bench.image()])
+        await s.napcat.wait_call("get_group_member_info")
+        assert len(s.service.frames) == 1
+        await s.service.wait("message", 4)
+        assert [frame["text"] for frame in s.service.of("message")] == ["first", "look", "between", "[图片]"]
+        await s.napcat.private_message(ANN, "hm")
+        await s.napcat.private_message(ANN, "/help")
+        await asyncio.wait_for(s.service.wait("message", 6), 0.35)  # 20 s of the clock are 0.8 s
+
+
+async def test_what_is_held_survives_a_kill(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path, merge=Merge(quiet=30, longest=60, most=10)) as s:
+        await s.napcat.private_message(ANN, "held")
+        while not await s.bridge.store.unfinished():
+            pass
+        await s.kill()
+        assert not s.service.frames
+        await s.start()
+        assert (await s.service.wait("message"))["text"] == "held"
+
+
+async def test_stop_ends_what_waits(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        await s.napcat.bot_offline()  # so that the reply waits
+        await s.service.changes.until(lambda: s.service.statuses and not s.service.statuses[-1]["online"])
+        await s.service.deliver(1, "long story", chat=PRIVATE)
+        await s.service.changes.until(lambda: s.bridge.counters["deliveries"])
+        await s.napcat.private_message(ANN, "/stop")
+        assert (await s.service.wait("cancel"))["conversation"] == PRIVATE
+        assert (await s.service.outcome(1))["reason"] == "stopped"
+        assert not s.service.of("message")
+        await s.napcat.group_message(GROUP, ANN, "/stop")  # neither addressed nor an admin
+        await s.napcat.group_message(GROUP, BOB, "/stop")
+        await s.service.wait("cancel", 2)
+        assert [frame["type"] for frame in s.service.frames[2:]] == ["message", "cancel"]
+
+
+async def test_a_message_taken_back_is_forgotten_and_not_answered(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        mid = await s.napcat.private_message(ANN, "oops")
+        await s.service.wait("message")
+        await s.napcat.recall(mid)
+        frame = await s.service.wait("withdraw")
+        assert (frame["conversation"], frame["message_id"]) == (PRIVATE, str(mid))
+        await s.service.deliver(1, "what?", chat=PRIVATE, in_reply_to=[str(mid)])
+        assert (await s.service.outcome(1))["reason"] == "withdrawn"
+        assert not s.napcat.sent
+
+
+async def test_quoting(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        mid = await s.napcat.group_message(GROUP, ANN, [bench.at(s.napcat.self_id)])
+        await s.service.wait("message")
+        await s.service.deliver(1, "at once", in_reply_to=[str(mid)])
+        await s.service.outcome(1)
+        await s.napcat.group_message(GROUP, BOB, "in between")
+        await s.service.wait("message", 2)
+        await s.service.deliver(2, "later", in_reply_to=[str(mid)])
+        await s.service.outcome(2)
+        s.napcat.restart_tables()  # QQ's side no longer knows the message
+        await s.service.deliver(3, "lost", in_reply_to=[str(mid)])
+        await s.service.outcome(3)
+        private = await s.napcat.private_message(ANN, "hi")
+        await s.service.wait("message", 3)
+        await s.service.deliver(4, "psst", chat=PRIVATE, quote=str(private), at=str(ANN))
+        await s.service.outcome(4)
+        assert [(one.reply_to, one.ats) for one in s.napcat.sent] == [
+            (None, []),
+            (mid, []),
+            (None, ["10001"]),
+            (None, []),
+        ]
+
+
+async def test_a_gap_is_filled_with_context_once(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        await s.napcat.group_message(GROUP, ANN, "before")
+        await s.service.wait("message")
+        await s.napcat.go_down()
+        await s.napcat.group_message(GROUP, ANN, [bench.at(s.napcat.self_id), bench.text("missed")], t=1795361368)
+        await s.napcat.go_up()
+        await s.napcat.wait_connected()
+        frame = await s.service.wait("message", 2)
+        assert (frame["text"], frame["addressed"], frame["context_only"]) == ("missed", False, True)
+        await s.napcat.drop()
+        await s.napcat.wait_connected()
+        await s.napcat.group_message(GROUP, ANN, "after")
+        assert (await s.service.wait("message", 3))["text"] == "after"
+
+
+async def test_what_arrives_while_a_gap_is_filled_is_answered(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        await s.napcat.group_message(GROUP, ANN, "before")
+        await s.service.wait("message")
+
+        async def history(params: Any) -> Any:  # it holds the message that also comes by itself
+            await s.napcat.group_message(GROUP, ANN, [bench.at(s.napcat.self_id), bench.text("now")])
+            return s.napcat._history("group", GROUP, params)
+
+        s.napcat.custom["get_group_msg_history"] = history
+        await s.napcat.drop()
+        frame = await s.service.wait("message", 2)
+        assert (frame["text"], frame["addressed"], "context_only" in frame) == ("now", True, False)
+
+
+async def test_pokes_and_kicks_are_told(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        await s.napcat.poke(ANN, None, GROUP)
+        await s.napcat.poke(ANN, BOB, GROUP)
+        await s.napcat.poke(ANN)
+        await s.napcat.group_decrease(GROUP, s.napcat.self_id, "kick_me")
+        await s.napcat.group_increase(GROUP, s.napcat.self_id)
+        await s.service.wait("notice", 4)
+        told = [(frame["conversation"], frame["kind"], frame.get("user_id")) for frame in s.service.of("notice")]
+        assert sorted(told) == [
+            ("group:777", "joined", None), ("group:777", "kicked", None), ("group:777", "poke", "10001"),
+            (PRIVATE, "poke", "10001"),
+        ]  # fmt: skip
+
+
+async def test_actions(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        mid = await s.napcat.group_message(GROUP, ANN, "nice")
+        actions = [
+            {"type": "EMOJI_LIKE", "message_id": str(mid), "emoji_id": 76},
+            {"type": "POKE", "user_id": "10001"},
+            {"type": "EXPLODE"},
+            {"type": "EMOJI_LIKE", "message_id": "77", "emoji_id": 76},
+        ]
+        await s.service.deliver(1, [], actions=actions)
+        assert (await s.service.outcome(1))["status"] == "sent"
+        assert s.napcat.reactions == {mid: {"76": True}}
+        assert (await s.napcat.wait_call("group_poke")).params == {"group_id": "777", "user_id": "10001"}
+
+
+async def test_an_apology_comes_once_and_only_to_who_asked(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        private = str(await s.napcat.private_message(ANN, "hi"))
+        overheard = str(await s.napcat.group_message(GROUP, ANN, "hi"))
+        await s.service.wait("message", 2)
+        await s.service.say(type="turn", conversation=PRIVATE, state="started", outcome=None, message_ids=[private])
+        for chat, mid in ((f"group:{GROUP}", overheard), (PRIVATE, private), (PRIVATE, private)):
+            await s.service.say(type="turn", conversation=chat, state="ended", outcome="failed", message_ids=[mid])
+        await s.napcat.wait_sent(user_id=ANN)
+        await s.service.deliver(1, "done", chat=PRIVATE)
+        await s.service.outcome(1)
+        assert [(one.target, one.plain_text[:2]) for one in s.napcat.sent] == [(ANN, "抱歉"), (ANN, "do")]
+        assert s.bridge.counters["apologies"] == 1
+        assert s.bridge.counters["malformed"] == 0
