@@ -69,7 +69,7 @@ def nearest(query: Vectors, view: View, k: int, num: int = 70) -> list[int]:
 
 
 @pytest.mark.parametrize("limit", [10_000, 5])
-@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: "+".join(sorted(view.scopes)) or "all")
 def test_search_finds_the_nearest_that_the_view_shows(
     tmp_path: Path, going: threading.Event, view: View, limit: int
 ) -> None:
@@ -93,7 +93,7 @@ def test_what_is_to_be_left_out_does_not_take_a_place(tmp_path: Path, going: thr
     assert ids(index, vector(100), VIEWS[2], 5, without=tuple(every[:3])) == every[3:]
 
 
-@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("view", VIEWS, ids=lambda view: "+".join(sorted(view.scopes)) or "all")
 def test_an_empty_index_finds_nothing(tmp_path: Path, view: View) -> None:
     found, cosines = Index("s", DIM, tmp_path).search(vector(1), view, 5)
     assert len(found) == len(cosines) == 0
