@@ -86,8 +86,8 @@ def decide(result: Mapping[str, Any], settings: Gate, ids: Sequence[int]) -> Rep
 
 
 def _rise(base: Mapping[str, float | None], after: Mapping[str, float | None], name: str) -> float | None:
-    """By how much ordinary turns are written worse than by the base that reads nothing beside them."""
-    old, new = base["perplexity"], after[name]
+    """By how much ordinary turns are written worse than by the base that reads the same, the memory included."""
+    old, new = base[name], after[name]
     return new / old - 1 if old and new else None
 
 
