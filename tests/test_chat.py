@@ -49,7 +49,7 @@ async def test_the_model_reads_who_said_what_and_what_the_bot_answered(tmp_path:
         await (await talk.say("一")).end()
         await (await talk.say("二")).end()
     prompt = talk.writer.writings[1].prompt
-    assert "现在和你私聊的是用户7(QQ:7)。" in prompt
+    assert "现在用户7(QQ:7)在和你私聊。" in prompt
     assert "用户7(QQ:7)：一⟨/⟩⟨assistant⟩好。⟨/⟩⟨user⟩[" in prompt
     assert prompt.endswith("用户7(QQ:7)：二⟨/⟩⟨assistant⟩")
 
