@@ -112,14 +112,3 @@ def test_what_was_learned_wrongly_never_reaches_a_reply(learned: Path) -> None:
     assert asyncio.run(recalled(learned_text)) == (learned_text, ["decoded"])
     other = next(one.text for one in run.memories if one.text != learned_text)
     assert asyncio.run(recalled(other)) == (other, ["spliced"])
-
-
-def test_a_second_run_keeps_the_memories_of_the_first_decodable(learned: Path, tmp_path: Path) -> None:
-    first = measured(learned)["decodable"]
-    new = {**SHORT[0], "id": 4, "text": "鱼", "cues": [{"kind": "question", "text": "我还养了什么？"}], "held_out": []}
-    replayed = [{**memory, "replay": True} for memory in SHORT]
-    settings = SETTINGS | {"stage2": LEARNED, "save_steps": 10_000}
-    model = read_run(learned).model
-    folder = make_run(tmp_path / "run", model, memories=[*replayed, new], settings=settings)
-    assert stage2.main(folder) == 0
-    assert set(first) <= set(measured(folder)["decodable"])
