@@ -15,10 +15,9 @@ import asyncio
 import hashlib
 import json
 import re
-from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -65,13 +64,12 @@ class Cue:
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """A memory to be trained. value: its vector. before: those that it has superseded."""
+    """A memory to be trained. value: its vector."""
 
     memory: Memory
     value: Vectors
     cues: Sequence[Cue]
     held_out: Sequence[Cue]
-    before: Sequence[Memory]
 
     @property
     def line(self) -> dict[str, Any]:
@@ -85,8 +83,6 @@ class Lesson:
             "scope": self.memory.scope,
             "cues": [{"kind": cue.kind, "text": cue.text} for cue in self.cues],
             "held_out": [{"kind": cue.kind, "text": cue.text} for cue in self.held_out],
-            "replay": bool(self.memory.decodable),
-            "superseded_texts": [one.told for one in self.before],
         }
 
 
@@ -115,18 +111,16 @@ class Lessons:
     async def draw(self, most: int, tell: Tell) -> tuple[list[Lesson], dict[int, str]]:
         """The lessons, and the hashes of all memories that are in them, by id. Raises TrainingError, EngineError."""
         chosen = (await candidates(self._memories.store))[:most]
-        older = await _superseded(self._memories.store)
-        drawn = await abreast(lambda one: self._lesson(one, older[one.id]), chosen, self._at_once, tell)
+        drawn = await abreast(self._lesson, chosen, self._at_once, tell)
         lessons = [lesson for lesson in drawn if lesson is not None]
-        told = {each.id: _hash(each) for one in lessons for each in (one.memory, *one.before)}
+        told = {one.memory.id: _hash(one.memory) for one in lessons}
         if not lessons:
             raise TrainingError("No memory has a vector of the model's own; see whether recall.trigger is off.")
         # While the model wrote, some may have been forgotten or corrected.
         same = await unchanged(self._memories.store, told)
-        left = (replace(one, before=[each for each in one.before if each.id in same]) for one in lessons)
-        return [one for one in left if one.memory.id in same], {id: told[id] for id in same}
+        return [one for one in lessons if one.memory.id in same], {id: told[id] for id in same}
 
-    async def _lesson(self, memory: Memory, older: Sequence[Memory]) -> Lesson | None:
+    async def _lesson(self, memory: Memory) -> Lesson | None:
         value = await self._memories.value(memory.id)
         if value is None:
             return None
@@ -135,7 +129,7 @@ class Lessons:
         topic = topic_of(memory.text)
         thoughts = [Cue("thought", one.format(topic=topic)) for one in self._words["thoughts"]]
         cues = [*sources, *(Cue("question", one) for one in questions[:-1]), *thoughts]
-        return Lesson(memory, value, cues, [Cue("question", questions[-1])], older)
+        return Lesson(memory, value, cues, [Cue("question", questions[-1])])
 
     async def _sources(self, memory: Memory) -> list[str]:
         """The messages that it comes from, but for withdrawn ones."""
@@ -179,20 +173,6 @@ async def unchanged(store: Store, told: Mapping[int, str]) -> set[int]:
         async with aclosing(_all(store, state)) as memories:
             found |= {one.id async for one in memories if told.get(one.id) == _hash(one)}
     return found
-
-
-async def _superseded(store: Store) -> dict[int, list[Memory]]:
-    """Older versions, by the memory that is true now."""
-    async with aclosing(_all(store, "superseded")) as found:
-        older = {one.id: one async for one in found}
-    newest: dict[int, list[Memory]] = defaultdict(list)
-    for one in older.values():
-        by = one.superseded_by
-        for _ in older:  # as long as a chain can be
-            by = older[by].superseded_by if by in older else by
-        if by is not None:
-            newest[by].append(one)
-    return newest
 
 
 async def _all(store: Store, state: State) -> AsyncGenerator[Memory]:

@@ -55,7 +55,6 @@ class Memory:
     scope: str = "global"
     cues: tuple[Cue, ...] = ()
     held_out: tuple[Cue, ...] = ()
-    replay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +135,6 @@ def _memory(line: Mapping[str, Any]) -> Memory:
         # A text that looks for itself teaches nothing but to copy.
         tuple(cue for cue in cues if plain(cue.text) not in (plain(line["text"]), plain(_unsaid(line)))),
         held_out,
-        bool(line.get("replay", False)),
     )
 
 

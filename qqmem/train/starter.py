@@ -9,17 +9,14 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qqmem.errors import InvalidRequest
 from qqmem.train.records import plain
-from qqmem.train.starter_texts import SLOT, Kind, Language, Slots, Talk, Texts, Words, texts
+from qqmem.train.starter_texts import Kind, Language, Slots, Talk, Texts, Words, texts
 
 Record = dict[str, Any]
 """A line of a JSON lines file."""
@@ -27,7 +24,6 @@ Record = dict[str, Any]
 _ENGLISH = 0.1
 _MESSAGES = 0.25
 _BY_OTHERS = 0.4
-_OLD = 0.15
 _PER_KIND = 8
 """Facts of each held-out kind, and messages of each held-out kind of talk, in the evaluation set."""
 _TRIES = 20
@@ -189,8 +185,6 @@ class _Writer:
             "scope": person.where,
             "cues": [source, *asked, thought],
             "held_out": [held_out],
-            "replay": False,
-            "superseded_texts": [] if is_message else list(self._older(kind, known)),
             "topic": kind.name,
             "answer": self._words.fill(kind.answer, known),
         }
@@ -230,15 +224,6 @@ class _Writer:
         shared = tuple(line.replace("$topic", kind.topic) for line in self._source.thoughts[kind.language])
         named = known | {"me": known["who"], "my": f"{known['who']}'s"}
         return self._one(shared if self._chance.random() < 0.3 else kind.thought, named)
-
-    def _older(self, kind: Kind, known: Slots) -> Iterator[str]:
-        """Sometimes what was true before: the same fact with another answer."""
-        if self._chance.random() < _OLD:
-            asked = {match[1] + match[2] for match in SLOT.finditer(kind.answer)}
-            before = {name: value for name, value in known.items() if name.removesuffix("_b") not in asked}
-            text = self._one(kind.fact, before)
-            if self._words.fill(kind.answer, before) != self._words.fill(kind.answer, known):
-                yield text
 
     # --- parts
 
@@ -284,23 +269,3 @@ def write_starter(folder: Path, *, seed: int, facts: int, hold_out: int) -> None
     for name in ("memories", "negatives", "sft", "evaluation"):
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in getattr(starter, name))
         (folder / f"{name}.jsonl").write_text("".join(lines), "utf-8")
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """nums: messages by kind. lengths: smallest, quartiles and largest number of characters. duplicates: share."""
-
-    nums: dict[str, int]
-    lengths: tuple[int, ...]
-    duplicates: float
-
-
-def statistics(told: Iterable[tuple[str, str]]) -> Statistics:
-    """Of (kind, text)."""
-    pairs = list(told)
-    if not pairs:
-        return Statistics({}, (), 0.0)
-    lengths = np.quantile([len(text) for _, text in pairs], (0, 0.25, 0.5, 0.75, 1), method="nearest")
-    distinct = len({plain(text) for _, text in pairs})
-    nums = dict(sorted(Counter(kind for kind, _ in pairs).items()))
-    return Statistics(nums, tuple(int(length) for length in lengths), 1 - distinct / len(pairs))

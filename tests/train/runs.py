@@ -31,8 +31,6 @@ MEMORIES: list[dict[str, Any]] = [
             {"kind": "thought", "text": "阿木养的是什么来着："},
         ],
         "held_out": [{"kind": "question", "text": "阿木家有什么动物？"}],
-        "replay": False,
-        "superseded_texts": [],
     },
     {
         "id": 2,
@@ -43,8 +41,6 @@ MEMORIES: list[dict[str, Any]] = [
         "scope": "member:10002@20002",
         "cues": [{"kind": "question", "text": "what does Lily drink?", "reply": "Tea, I think!"}],
         "held_out": [],
-        "replay": True,
-        "superseded_texts": ["Lily likes coffee"],
     },
     {
         "id": 3,
@@ -55,8 +51,6 @@ MEMORIES: list[dict[str, Any]] = [
         "scope": "group:20002",
         "cues": [{"kind": "source", "text": "周六爬山。"}],
         "held_out": [],
-        "replay": False,
-        "superseded_texts": [],
     },
 ]
 

@@ -323,7 +323,6 @@ def test_a_run_directory_is_read(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", tmp_path / "model"))
     assert [memory.text for memory in run.memories] == [memory["text"] for memory in MEMORIES]
     assert run.memories[1].cues[0].reply == "Tea, I think!"
-    assert run.memories[1].replay
     assert run.negatives == (("今天好累", ""), ("1+1=?", "2"))
     assert len(run.sft) == 2
     assert run.centre[0] == np.float32(0.1)
