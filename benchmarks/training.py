@@ -29,10 +29,11 @@ import torch
 from benchmarks.engine import MODEL, cpu_name, ratio
 from qqmem.engine import catalog
 from qqmem.engine.prompt import Prompts
-from qqmem.train.common import Progress, learn, load_base, optimizer_of, settings_of, start
+from qqmem.train.common import learn, load_base, optimizer_of, settings_of, start
 from qqmem.train.data import Example
 from qqmem.train.judged import CHUNK
 from qqmem.train.packing import Row, pack
+from qqmem.train.progress import Progress
 from qqmem.train.records import Run, read_run
 from qqmem.train.stage2 import Stage2
 from qqmem.train.starter import write_starter

@@ -73,7 +73,8 @@ class Exporter:
         # Talk of people who do not exist beside that of the bot's own: it is more varied, and keeps the starter's sense
         # of when no memory is needed.
         made_up = await asyncio.to_thread(generate, seed=settings.seed, facts=_MADE_UP, hold_out=0)
-        negatives = [*lessons.negatives(drawn), *(each["text"] for each in made_up.negatives)]
+        negatives = [{"text": text} for text in lessons.negatives(drawn)]
+        negatives += [{"text": each["text"], "before": each.get("before", ())} for each in made_up.negatives]
         beside = () if found.chats else [each["messages"] for each in made_up.sft]
         await write(folder, content, drawn, origin, negatives, ([*trained, *beside], held_out), space.centre)
         sft = {

@@ -229,7 +229,7 @@ async def write(
     run: Mapping[str, Any],
     lessons: Sequence[Lesson],
     origin: Mapping[int, str],
-    negatives: Sequence[str],
+    negatives: Sequence[Mapping[str, Any]],
     chats: tuple[Sequence[Any], Sequence[Any]],
     centre: Vectors,
 ) -> None:
@@ -240,7 +240,7 @@ async def write(
         _lines(folder / "memories.jsonl", [one.line for one in lessons])
         np.save(folder / "values.npy", np.stack([one.value for one in lessons]).astype(np.float32))
         np.save(folder / "centre.npy", centre.astype(np.float32))
-        _lines(folder / "negatives.jsonl", [{"text": text} for text in negatives])
+        _lines(folder / "negatives.jsonl", negatives)
         for name, part in zip(("sft", "heldout"), chats, strict=True):
             _lines(folder / f"{name}.jsonl", [{"messages": chat} for chat in part])
         (folder / "origin.json").write_text(json.dumps(origin), "utf-8")

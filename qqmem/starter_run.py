@@ -52,7 +52,7 @@ _HELD_OUT_KINDS = 20
 _SHARED = {"epochs": 1, "batch": 16, "text_weight": 0.3, "query_weight": 0.5}
 _PHASES: Sequence[tuple[int, Mapping[str, Any]]] = (
     (1, {**_SHARED, "lr": 2e-4, "chat": 0.2, "foreign": 0.2}),
-    (6, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 3.0, "quiet_weight": 2.0}),
+    (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 3.0, "quiet_weight": 2.0}),
 )
 """Of each the share of the facts, one in so many, and the settings of stage 2.
 
@@ -150,7 +150,8 @@ async def _chats(engine: Engine, voice: Voice, settings: Settings, run: Path, te
 
     The generator's own conversations are trained on too: what people write is more varied.
     """
-    talk = [json.loads(line)["text"] for line in (run / "negatives.jsonl").read_text("utf-8").splitlines()]
+    quiet = [json.loads(line) for line in (run / "negatives.jsonl").read_text("utf-8").splitlines()]
+    talk = [one["text"] for one in quiet if "before" not in one]
     written = [practice.parse(line) for line in (run / "sft.jsonl").read_bytes().splitlines()]
     draw = random.Random(settings.train.seed)
     openings = [*voice.words["practice"], *draw.sample(talk, min(_CHATS, len(talk)))]

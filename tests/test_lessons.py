@@ -163,6 +163,7 @@ async def test_the_files_are_such_as_the_trainers_read(bot: Bot) -> None:
     )
     assert run.starter == bot.folder / "starter"
     assert len(run.sft) > 32, "those that were made up, too"
+    assert any(one.before for one in run.negatives), "talk of several turns"
     assert len(run.held_out_sft) == 4
     assert not set(run.sft) & set(run.held_out_sft)
     assert run.prompts.phrase("guide") == VOICE.prompts.phrase("guide")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import yaml
 
 from qqmem.errors import InvalidRequest
-from qqmem.evals.data import Corpus, Question, load
+from qqmem.evals.data import Corpus, Question, Turn, load
 from qqmem.evals.foreign import READERS, said
 from qqmem.memory.types import NewMemory
 
@@ -43,12 +43,13 @@ _NAME = "小林"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One message. scopes: whose memories may be seen. dialogue: cases of one are alike."""
+    """One message. scopes: whose memories may be seen. dialogue: cases of one are alike. before: said before it."""
 
     kind: str
     text: str
     scopes: frozenset[str]
     dialogue: str
+    before: tuple[Turn, ...] = ()
 
     @property
     def needs(self) -> bool:
@@ -92,7 +93,7 @@ def trial(data: Path, limit: int | None = None, seed: int = 0) -> Trial:
     own = [*_madial("madial", corpus.questions, scopes), *_madial("madial-other", corpus.others, scopes), *_told()]
     missing = [name for name in READERS if not (data / name).is_dir()]
     foreign = [
-        Case(name, one.text, host, f"{name}:{one.dialogue}")
+        Case(name, one.text, host, f"{name}:{one.dialogue}", one.before)
         for name in READERS
         if name not in missing
         for one in said(data / name)
@@ -104,7 +105,8 @@ def trial(data: Path, limit: int | None = None, seed: int = 0) -> Trial:
 
 def _madial(kind: str, questions: Sequence[Question], scopes: dict[str, str]) -> Iterator[Case]:
     for question in questions:
-        yield Case(kind, question.text, frozenset({scopes[question.owner]}), f"madial:{question.dialogue}")
+        scope = frozenset({scopes[question.owner]})
+        yield Case(kind, question.text, scope, f"madial:{question.dialogue}", question.before)
 
 
 def _told() -> Iterator[Case]:

@@ -18,12 +18,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from qqmem.errors import InvalidRequest
 
 _LINE = re.compile(r"^\s*<([^>]*)>\s*[:：]?\s*(.*?)\s*$", re.S)
 _ASSISTANT = "Assistant"
+
+
+class Turn(NamedTuple):
+    """What one side of a dialogue says."""
+
+    role: Literal["user", "assistant"]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,16 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """gold: the ids of what should be found, at least one of them; none where no memory is needed."""
+    """gold: the ids of what should be found, at least one of them; none where no memory is needed.
+
+    before: what was said before it, oldest first.
+    """
 
     text: str
     owner: str
     gold: frozenset[str]
     dialogue: str
+    before: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +110,11 @@ def _turns(dialogue: dict[str, Any], context: int) -> Iterator[Question]:
     if strange := [turn for turn in sorted(tested) if said[turn][0] != _ASSISTANT]:
         raise ValueError(f"turn {strange[0]} is not the assistant's")
     for turn in (turn for turn, (speaker, _) in enumerate(said) if speaker == _ASSISTANT):
-        text = " ".join(text for _, text in said[max(1, turn - 1 - context) : turn])  # the first line only opens it
+        start = max(1, turn - 1 - context)  # the first line only opens it
+        text = " ".join(text for _, text in said[start:turn])
+        before = [Turn("assistant" if who == _ASSISTANT else "user", text) for who, text in said[1:start]]
         ids = gold if turn in tested else frozenset[str]()
-        yield Question(_text(text), str(dialogue["user-id"]), ids, str(dialogue["id"]))
+        yield Question(_text(text), str(dialogue["user-id"]), ids, str(dialogue["id"]), tuple(before))
 
 
 def _said(line: str) -> tuple[str, str]:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from itertools import cycle
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from qqmem.errors import InvalidRequest
+from qqmem.evals.data import Turn
 
 
 class Said(NamedTuple):
-    """text: of a user. dialogue: the name of where it was said."""
+    """text: of a user. dialogue: the name of where it was said. before: what was said before it, oldest first."""
 
     text: str
     dialogue: str
+    before: tuple[Turn, ...] = ()
 
 
 def said(folder: Path) -> list[Said]:
@@ -27,10 +30,11 @@ def said(folder: Path) -> list[Said]:
     try:
         paths = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".jsonl"))
         found = [
-            Said(text, f"{path.stem}:{dialogue}")
+            Said(turn.text, f"{path.stem}:{number}", tuple(turns[:n]))
             for path in paths
-            for dialogue, text in read(path.read_text("utf-8"))
-            if text.strip()
+            for number, turns in enumerate(read(path.read_text("utf-8")))
+            for n, turn in enumerate(turns)
+            if turn.role == "user" and turn.text.strip()
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidRequest(
@@ -41,24 +45,27 @@ def said(folder: Path) -> list[Said]:
     return found
 
 
-def _smilechat(text: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(filter(str.strip, text.splitlines())):
-        yield from ((number, turn["content"]) for turn in json.loads(line)["messages"] if turn["role"] == "user")
+def _smilechat(text: str) -> Iterator[list[Turn]]:
+    for line in filter(str.strip, text.splitlines()):
+        said = (turn for turn in json.loads(line)["messages"] if turn["role"] in ("user", "assistant"))
+        yield [Turn(turn["role"], turn["content"]) for turn in said]
 
 
-def _kdconv(text: str) -> Iterator[tuple[int, str]]:
-    for number, dialogue in enumerate(json.loads(text)):
-        yield from ((number, turn["message"]) for turn in dialogue["messages"][::2])  # of the one who begins
+def _kdconv(text: str) -> Iterator[list[Turn]]:
+    """Two people; the user is the one who begins."""
+    for dialogue in json.loads(text):
+        roles: Iterator[Literal["user", "assistant"]] = cycle(("user", "assistant"))
+        yield [Turn(role, turn["message"]) for role, turn in zip(roles, dialogue["messages"], strict=False)]
 
 
-def _alpaca(text: str) -> Iterator[tuple[int, str]]:
-    for number, task in enumerate(json.loads(text)):
-        yield number, f"{task['instruction']}\n{task['input']}".strip()
+def _alpaca(text: str) -> Iterator[list[Turn]]:
+    for task in json.loads(text):
+        yield [Turn("user", f"{task['instruction']}\n{task['input']}".strip())]
 
 
-READERS: Mapping[str, Callable[[str], Iterator[tuple[int, str]]]] = {
+READERS: Mapping[str, Callable[[str], Iterator[list[Turn]]]] = {
     "smilechat": _smilechat,
     "kdconv": _kdconv,
     "alpaca-zh": _alpaca,
 }
-"""By name of the folder: yields (number of the dialogue, what its user says), given a file's text."""
+"""By name of the folder: yields the dialogues of a file's text."""

@@ -23,6 +23,7 @@ from qqmem.engine.prompt import PromptBuilder, Prompts, Said
 from qqmem.engine.types import Ask, Model as Language, Piece, Recalling, Request, Sampling
 from qqmem.engine.worker import Engine
 from qqmem.evals.cases import NEEDS, Case
+from qqmem.evals.data import Turn
 from qqmem.evals.figures import Draws, Figure
 from qqmem.evals.retrieval import fresh_memories
 from qqmem.memory.memories import Memories
@@ -68,7 +69,7 @@ class Score:
 
 
 class Model:
-    """Trigger `model`: it writes `<recall>` before it begins to reply, given the message alone, in private."""
+    """Trigger `model`: it writes `<recall>` before it begins to reply, given the dialogue so far, in private."""
 
     def __init__(self, writer: Writer, builder: PromptBuilder, prompts: Prompts, settings: Settings, seed: int) -> None:
         self._writer = writer
@@ -104,17 +105,19 @@ class Model:
             nonlocal asked
             asked = True
 
-        request = await asyncio.to_thread(self._request, case.text, Recalling(find, self._nothing, limit=1))
+        request = await asyncio.to_thread(self._request, case, Recalling(find, self._nothing, limit=1))
         async with aclosing(self._writer.stream(request)) as items:
             async for item in items:
                 if asked or (isinstance(item, Piece) and item.channel != "think"):
                     break
         return asked
 
-    def _request(self, text: str, recalling: Recalling) -> Request:
+    def _request(self, case: Case, recalling: Recalling) -> Request:
         chat = self._settings.chat
-        message = Said(1, "user", _NAME, _QQ, self._now, text)
-        prompt = self._builder.build(self._system, [message], chat.history_tokens, chat.history_messages, 0)
+        turns = [*case.before, Turn("user", case.text)]
+        names = {"user": (_NAME, _QQ), "assistant": ("", "")}
+        said = [Said(n, turn.role, *names[turn.role], self._now, turn.text) for n, turn in enumerate(turns, 1)]
+        prompt = self._builder.build(self._system, said, chat.history_tokens, chat.history_messages, 0)
         return Request(
             prompt.ids,
             self._settings.generation.max_new_tokens,

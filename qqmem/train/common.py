@@ -1,4 +1,4 @@
-"""What both stages do alike: settings, loading the base, one step, checkpoints, and telling how far they are."""
+"""What both stages do alike: settings, loading the base, the steps, checkpoints, and telling how far they are."""
 
 from __future__ import annotations
 
@@ -10,19 +10,14 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bar, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
@@ -32,8 +27,10 @@ from qqmem.engine.model import model_class
 from qqmem.engine.recall import RECALL
 from qqmem.engine.tokenizer import ChatTokenizer
 from qqmem.errors import ModelError, QqmemError, SettingsError
-from qqmem.train.data import Examples
-from qqmem.train.packing import Row
+from qqmem.train.batches import Plan
+from qqmem.train.data import Example, Examples
+from qqmem.train.packing import Row, pack
+from qqmem.train.progress import Progress, say
 from qqmem.train.records import Run
 from qqmem.train.trainee import LOSSES, Trainee
 
@@ -89,7 +86,7 @@ def launched(main: Callable[[Path], int], doc: str | None, argv: Sequence[str] |
     except QqmemError as error:
         sys.stderr.write(f"{error}\n")
         with suppress(OSError):  # there may be no such run
-            _say(folder / "progress.jsonl", {"stage": Path(inspect.getfile(main)).stem, "error": str(error)})
+            say(folder / "progress.jsonl", {"stage": Path(inspect.getfile(main)).stem, "error": str(error)})
         return 2
     finally:
         if torch.distributed.is_initialized():
@@ -136,7 +133,46 @@ def writer_of(run: Run, tokenizer: ChatTokenizer, max_tokens: int) -> Examples:
     return Examples(run, tokenizer, close, cast(int, plain.eos_token_id), max_tokens)
 
 
-# --- one step
+# --- the steps
+
+
+def train(
+    run: Run, stage: str, accelerator: Accelerator, bare: Trainee, plan: Plan, tests: Sequence[Example], settings: Stage
+) -> int:
+    """Take the steps of a stage that are left, and write what it has made. Returns the exit status of its program.
+
+    bare: what is trained. tests: queries that no step shows, looked for before the first and after the last.
+    """
+    out = run.folder / stage
+    trainee: Any  # what accelerate makes of it
+    trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
+    step, notes = load_checkpoint(out, bare, optimizer)
+    if not notes:
+        with accelerator.autocast():
+            notes = {"before": retrieval(bare.ranks(tests, settings.batch))}
+    stop = Stop(accelerator)
+    progress = Progress(run, stage, plan.steps, step, accelerator)
+    losses: dict[str, float] = {}
+
+    trainee.train()
+    for batches in plan.run(step, accelerator.process_index, accelerator.num_processes):
+        rows = [pack(batch, accelerator.device) for batch in batches]
+        losses = learn(accelerator, trainee, optimizer, rows, rate(step, plan.steps, settings.warmup), settings)
+        step += 1
+        progress.step(step, losses, sum(len(row.ids) for row in rows))
+        is_stopped = bool(stop)
+        if is_stopped or step % settings.save_steps == 0:
+            save_checkpoint(accelerator, out, step, bare, optimizer, notes)
+        if is_stopped:
+            progress.close()
+            return STOPPED
+
+    trainee.eval()
+    with accelerator.autocast():
+        notes["after"] = retrieval(bare.ranks(tests, settings.batch))
+    finish(accelerator, out, bare, {"stage": stage, "loss": losses, "held_out": notes, **progress.summary()})
+    progress.close(done=True)
+    return 0
 
 
 def optimizer_of(trainee: Trainee, settings: Stage) -> torch.optim.AdamW:
@@ -220,7 +256,7 @@ def save_checkpoint(
     step: int,
     trainee: Trainee,
     optimizer: Any,
-    notes: Mapping[str, Any] = MappingProxyType({}),
+    notes: Mapping[str, Any],
 ) -> None:
     """All that is needed to go on behind `step`, by one process for all.
 
@@ -302,64 +338,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-# --- progress
-
-
-class Progress:
-    """Tells how far a stage is: JSON lines in the run, and a bar for who watches; one process speaks for all.
-
-    steps: of the stage. done: of them, before.
-    """
-
-    def __init__(self, run: Run, stage: str, steps: int, done: int, accelerator: Accelerator) -> None:
-        self._speaks = accelerator.is_main_process
-        self._processes = accelerator.num_processes
-        self._path = run.folder / "progress.jsonl"
-        self._stage = stage
-        self._steps = steps
-        self._done = done
-        self._tokens = 0
-        self._start = time.monotonic()
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        console = Console(stderr=True)
-        self._bar = Bar(*columns, console=console, disable=not (self._speaks and console.is_terminal))
-        self._task = self._bar.add_task(stage, total=steps, completed=done)
-        self._bar.start()
-
-    def step(self, step: int, loss: Mapping[str, float], tokens: int) -> None:
-        """Step `step` is done; this process has read so many tokens."""
-        self._tokens += tokens * self._processes
-        left = (self._steps - step) * self._seconds / (step - self._done)
-        speed = self._tokens / self._seconds
-        self._write({"step": step, "steps": self._steps, "loss": loss, "tokens_s": speed, "left_s": left})
-        self._bar.update(self._task, completed=step, description=f"{self._stage} {loss['total']:.3f}")
-
-    def summary(self) -> dict[str, float]:
-        """Since this start: a stage that was killed has taken longer."""
-        seconds = self._seconds
-        return {"steps": self._steps, "seconds": seconds, "tokens": self._tokens, "tokens_s": self._tokens / seconds}
-
-    def close(self, *, done: bool = False) -> None:
-        """No more steps. done: the stage is finished."""
-        self._bar.stop()
-        if done:
-            self._write({"done": True})
-
-    @property
-    def _seconds(self) -> float:
-        return max(time.monotonic() - self._start, 1e-6)
-
-    def _write(self, line: Mapping[str, Any]) -> None:
-        if self._speaks:
-            _say(self._path, {"stage": self._stage, **line})
-
-
-def _say(path: Path, line: Mapping[str, Any]) -> None:
-    """Add a line to progress.jsonl. Raises OSError."""
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    with path.open("ab+") as file:
-        # A line that a killed program left half is ended before ours begins.
-        is_whole = not file.seek(0, os.SEEK_END) or (file.seek(-1, os.SEEK_END), file.read(1))[1] == b"\n"
-        file.write(f"{'' if is_whole else chr(10)}{json.dumps({**line, 'time': now})}\n".encode())

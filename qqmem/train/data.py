@@ -19,7 +19,7 @@ from typing import Literal
 from qqmem.engine.types import RecallTokens, Tokenizer
 from qqmem.train.draft import Draft
 from qqmem.train.frames import HELLO, Frames
-from qqmem.train.records import Chat, Cue, Memory, Run, plain
+from qqmem.train.records import Chat, Cue, Memory, Quiet, Run, plain
 
 PARTS = ("ask", "open", "text", "reply", "chat")
 
@@ -74,7 +74,7 @@ class Examples:
         self._guide = run.prompts.phrase("guide")
         self._lead = run.prompts.phrase("lead")
         self._rows = self._same()
-        self._told = [(text, "", row) for row, one in enumerate(run.memories) for text in _tellings(one)]
+        self._told = [(Quiet(text), row) for row, one in enumerate(run.memories) for text in _tellings(one)]
 
     # --- what an epoch shows
 
@@ -217,9 +217,10 @@ class Examples:
 
     def quiet(self, draw: random.Random) -> Example:
         """A message that needs no memory, above all one that tells a fact. The turn is to begin as the base's would."""
-        text, reply, row = draw.choice([*self._told, *((text, reply, -1) for text, reply in self.run.negatives)])
-        memory = self.run.memories[row] if row >= 0 else Memory("")
-        draft, shared = self._frames.framed(memory.scope, text, self._frames.speaker(memory, text, draw), draw)
+        one, row = draw.choice([*self._told, *((one, -1) for one in self.run.negatives)])
+        memory, (text, reply, before) = self.run.memories[row] if row >= 0 else Memory(""), one
+        speaker = self._frames.speaker(memory, text, draw)
+        draft, shared = self._frames.framed(memory.scope, text, speaker, draw, before)
         draft.add(self._said(reply, _CHAT_TOKENS) if reply else [], "chat")
         return self._example("quiet", draft, shared)
 

@@ -9,11 +9,14 @@ from datetime import UTC, datetime, timedelta
 from qqmem.engine.prompt import Kind, PromptBuilder, Said
 from qqmem.engine.types import Tokenizer
 from qqmem.train.draft import Draft
-from qqmem.train.records import Chat, Memory, Run
+from qqmem.train.records import Chat, Memory, Role, Run
 
 HELLO = "在吗"
-_EXCHANGE_CHARS = 60
-"""Of each side of a conversation that stands before a message, as what was said a moment ago."""
+_EARLIER_CHARS = 60
+"""Of each message of a conversation that stands before another, as what was said a moment ago."""
+_EARLIER_TURNS = 8
+_AFTER_ANOTHER = 0.3
+"""The share of messages that come after talk of another matter."""
 _STRANGERS = ("小北", "阿青", "木木", "Sam", "十七", "老高", "Lily")
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _ME = ("我", "咱", "俺", " i ", " me ", " my ", " mine ")
@@ -28,8 +31,9 @@ class Frames:
         self._builder = PromptBuilder(tokenizer, UTC)
         self._shared: Mapping[Kind, int] = {kind: self._common(kind) for kind in ("private", "group")}
         self._people = sorted({(one.name, one.subject) for one in run.memories if one.name and one.subject})
-        self._exchanges = [found for chat in run.sft if (found := _exchange(chat))]
-        self.messages = [text for text, _ in run.negatives] or [
+        written = [(*before, ("user", text), ("assistant", reply)) for text, reply, before in run.negatives if before]
+        self._earlier: Sequence[Chat] = [chat for one in (*run.sft, *written) if (chat := _short(one))]
+        self.messages = [one.text for one in run.negatives if not one.before] or [
             cue.text for one in run.memories for cue in one.cues if cue.kind != "thought"
         ]
 
@@ -45,17 +49,22 @@ class Frames:
             return own
         return draw.choice([*self._people, self.stranger(draw)])
 
-    def framed(self, scope: str, text: str, speaker: tuple[str, str], draw: random.Random) -> tuple[Draft, int]:
-        """The bot's own frame: its system prompt, sometimes a message from before, and the message."""
+    def framed(
+        self, scope: str, text: str, speaker: tuple[str, str], draw: random.Random, before: Chat = ()
+    ) -> tuple[Draft, int]:
+        """The bot's own frame: its system prompt, what was said before, sometimes of another matter, the message."""
         kind, _, place = scope.partition(":")
         where: Kind = "private" if kind in ("user", "global") else "group"
         time = _START + timedelta(minutes=draw.randrange(365 * 24 * 60))
-        said = [Said(2, "user", *speaker, time, text)]
-        if self._exchanges and draw.random() < 0.25:
+        earlier = time
+        if not before and self._earlier and draw.random() < _AFTER_ANOTHER:
             earlier = time - timedelta(minutes=draw.randrange(1, 60))
-            asked, answered = draw.choice(self._exchanges)
-            before = [Said(0, "user", *speaker, earlier, asked), Said(1, "assistant", "", "", earlier, answered)]
-            said = before + said
+            before = draw.choice(self._earlier)
+        said = [
+            Said(n, "user", *speaker, earlier, one) if role == "user" else Said(n, "assistant", "", "", earlier, one)
+            for n, (role, one) in enumerate(before)
+        ]
+        said.append(Said(len(before), "user", *speaker, time, text))
         system = self._system(where, *speaker, place.rpartition("@")[2] or "1")
         ids = self._builder.build(system, said, 1 << 30, 1 << 30, 0).ids
         return Draft(list(ids[: self._shared[where]]), list(ids[self._shared[where] :]), [], []), self._shared[where]
@@ -96,13 +105,13 @@ class Frames:
         return max(0, same - 2)  # the tokens at the edge may merge with what follows
 
 
-def _exchange(chat: Chat) -> tuple[str, str] | None:
-    """A short conversation's only question and answer."""
-    said = [text for role, text in _bare(chat) if role != "system"]
-    is_short = len(said) == 2 and all(0 < len(text) <= _EXCHANGE_CHARS for text in said)
-    return (said[0], said[1]) if is_short else None
+def _short(chat: Chat) -> Chat:
+    """What was said in a short conversation; nothing of any other."""
+    said = tuple((role, text) for role, text in _bare(chat) if role != "system")
+    is_short = 1 < len(said) <= _EARLIER_TURNS and all(0 < len(text) <= _EARLIER_CHARS for _, text in said)
+    return said if is_short and said[-1][0] == "assistant" else ()
 
 
-def _bare(chat: Chat) -> list[tuple[str, str]]:
+def _bare(chat: Chat) -> list[tuple[Role, str]]:
     """Without the thoughts of earlier turns, which no template shows."""
     return [(role, text.rpartition("</think>")[2].strip() if role == "assistant" else text) for role, text in chat]

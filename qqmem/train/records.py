@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,14 +57,22 @@ class Memory:
     held_out: tuple[Cue, ...] = ()
 
 
+class Quiet(NamedTuple):
+    """A message that needs no memory, with a reply or "". before: what was said before it, oldest first."""
+
+    text: str
+    reply: str = ""
+    before: Chat = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """A run directory, read.
 
     model: the local folder of the base model. settings: the section `train`.
     values: row i is the centred unit vector of memory i. centre: [hidden], what was subtracted from them.
-    negatives: messages that need no memory, with a reply or without. sft, held_out_sft: conversations, the
-    latter for tests only. starter: a release from which it begins, if any.
+    negatives: messages that need no memory. sft, held_out_sft: conversations, the latter for tests only. starter: a
+    release from which it begins, if any.
     """
 
     folder: Path
@@ -76,7 +84,7 @@ class Run:
     values: Vectors
     centre: Vectors
     settings: Mapping[str, Any] = field(default_factory=dict)
-    negatives: tuple[tuple[str, str], ...] = ()
+    negatives: tuple[Quiet, ...] = ()
     sft: tuple[Chat, ...] = ()
     held_out_sft: tuple[Chat, ...] = ()
     starter: Path | None = None
@@ -109,7 +117,7 @@ def read_run(folder: Path) -> Run:
             values=values.astype(np.float32),
             centre=centre.astype(np.float32),
             settings=run.get("settings", {}),
-            negatives=_lines(folder / "negatives.jsonl", lambda line: (line["text"], line.get("reply", ""))),
+            negatives=_lines(folder / "negatives.jsonl", _quiet),
             sft=tuple(chat for chat in _lines(folder / "sft.jsonl", _chat) if chat),
             held_out_sft=tuple(chat for chat in _lines(folder / "heldout.jsonl", _chat) if chat),
             starter=Path(run["starter"]) if run.get("starter") else None,
@@ -122,6 +130,10 @@ def read_run(folder: Path) -> Run:
 
 def _has(run: Mapping[str, Any], part: str) -> bool:
     return any(name == part or name.startswith(f"{part}.") for name in run["prompts"])
+
+
+def _quiet(line: Mapping[str, Any]) -> Quiet:
+    return Quiet(line["text"], line.get("reply", ""), _chat({"messages": line.get("before", ())}))
 
 
 def _memory(line: Mapping[str, Any]) -> Memory:

@@ -19,30 +19,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from qqmem.train.batches import Plan
-from qqmem.train.common import (
-    STOPPED,
-    Progress,
-    Stage,
-    Stop,
-    finish,
-    is_done,
-    launched,
-    learn,
-    load_base,
-    load_checkpoint,
-    log,
-    optimizer_of,
-    rate,
-    retrieval,
-    save_checkpoint,
-    settings_of,
-    start,
-)
+from qqmem.train.common import Stage, is_done, launched, load_base, log, settings_of, start, train
 from qqmem.train.data import Example
-from qqmem.train.packing import pack
 from qqmem.train.records import read_run
 from qqmem.train.trainee import Trainee
 
@@ -86,9 +66,7 @@ def main(folder: Path) -> int:
         return write.stage2(number, chat=settings.chat, foreign=settings.foreign, quiet=settings.quiet)
 
     plan = Plan.of(epoch, settings.batch, settings.epochs, settings.accumulation)
-    tests = write.held_out()
 
-    # What is trained. `trainee` is what accelerate made of it, `bare` the thing itself.
     weights = {
         "text": settings.text_weight,
         "ask": 1.0,
@@ -112,36 +90,7 @@ def main(folder: Path) -> int:
         weights=weights,
         begin=begin,
     )
-    trainee: Any
-    trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
-
-    # Where it stands.
-    step, _ = load_checkpoint(out, bare, optimizer)
-    stop = Stop(accelerator)
-    progress = Progress(run, "stage2", plan.steps, step, accelerator)
-    losses: dict[str, float] = {}
-
-    trainee.train()
-    for batches in plan.run(step, accelerator.process_index, accelerator.num_processes):
-        rows = [pack(batch, accelerator.device) for batch in batches]
-        losses = learn(accelerator, trainee, optimizer, rows, rate(step, plan.steps, settings.warmup), settings)
-        step += 1
-        progress.step(step, losses, sum(len(row.ids) for row in rows))
-        is_stopped = bool(stop)
-        if is_stopped or step % settings.save_steps == 0:
-            save_checkpoint(accelerator, out, step, bare, optimizer)
-        if is_stopped:
-            progress.close()
-            return STOPPED
-
-    trainee.eval()
-    with accelerator.autocast():
-        after = retrieval(bare.ranks(tests, settings.batch))
-    finish(
-        accelerator, out, bare, {"stage": "stage2", "loss": losses, "held_out": {"after": after}, **progress.summary()}
-    )
-    progress.close(done=True)
-    return 0
+    return train(run, "stage2", accelerator, bare, plan, write.held_out(), settings)
 
 
 if __name__ == "__main__":

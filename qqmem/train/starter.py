@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ Record = dict[str, Any]
 _ENGLISH = 0.1
 _MESSAGES = 0.25
 _BY_OTHERS = 0.4
+_ABOUT_THE_WORLD = 0.8
 _PER_KIND = 8
 """Facts of each held-out kind, and messages of each held-out kind of talk, in the evaluation set."""
 _TRIES = 20
@@ -56,8 +57,8 @@ class Starter:
 def generate(*, seed: int, facts: int, hold_out: int) -> Starter:
     """Make all records. Raises InvalidRequest.
 
-    facts: how many memories; there are twice as many messages that need none. hold_out: kinds of fact that are only in
-    the evaluation set, and with them half as many kinds of talk.
+    facts: how many memories; there are almost three times as many messages that need none. hold_out: kinds of fact that
+    are only in the evaluation set, and with them half as many kinds of talk.
     """
     source = texts()
     families = sorted({kind.family for kind in source.kinds})
@@ -74,6 +75,7 @@ def generate(*, seed: int, facts: int, hold_out: int) -> Starter:
     other = [talk for talk in source.talks if talk not in talks]
     memories = writer.memories(shown, facts)
     negatives = [*writer.tellings(shown, facts * 4 // 5), *writer.talk(other, facts * 6 // 5)]
+    negatives += writer.dialogues(facts * 4 // 5)
     chance.shuffle(negatives)
     sft = [*writer.chats(facts // 5), *map(_chat, writer.tellings(shown, facts // 3))]
     sft += map(_chat, writer.talk(other, max(1, facts // 2)))
@@ -136,12 +138,31 @@ class _Writer:
     def chats(self, num: int) -> Iterator[Record]:
         """Chats whose last question is answered by what stands before it."""
         for _ in range(num):
-            language: Language = "en" if self._chance.random() < _ENGLISH else "zh"
-            known: Slots = {}
-            lines = [self._words.fill(line, known) for line in self._chance.choice(self._source.chats[language])]
-            roles = ("user", "assistant") * len(lines)
-            messages = [{"role": role, "content": text} for role, text in zip(roles, lines, strict=False)]
-            yield {"messages": messages, "topic": "chat"}
+            yield {"messages": self._turns(self._source.chats, self._language()), "topic": "chat"}
+
+    def dialogues(self, num: int) -> Iterator[Record]:
+        """Later turns of talk about the world, or about what has just been said: no memory is needed to answer them."""
+        for _ in range(num * _TRIES):
+            if num == 0:
+                return
+            source = self._source.dialogues if self._chance.random() < _ABOUT_THE_WORLD else self._source.chats
+            language = self._language()
+            turns = self._turns(source, language)
+            at = self._chance.randrange(2, len(turns) - 1, 2)
+            text = self._words.said(turns[at]["content"], language)
+            if self._fresh(" / ".join([*(turn["content"] for turn in turns[:at]), text])):
+                num -= 1
+                reply = turns[at + 1]["content"]
+                yield {"text": text, "reply": reply, "topic": "dialogue", "before": turns[:at]}
+
+    def _language(self) -> Language:
+        return "en" if self._chance.random() < _ENGLISH else "zh"
+
+    def _turns(self, source: Mapping[Language, Sequence[Sequence[str]]], language: Language) -> list[Record]:
+        known: Slots = {}
+        lines = [self._words.fill(line, known) for line in self._chance.choice(source[language])]
+        roles = ("user", "assistant") * len(lines)
+        return [{"role": role, "content": text} for role, text in zip(roles, lines, strict=False)]
 
     def evaluation(self, kinds: Sequence[Kind], talks: Sequence[Talk]) -> list[Record]:
         """Messages of kinds that were held out; asked in their own ways only, not in those of any kind."""

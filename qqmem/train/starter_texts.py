@@ -72,12 +72,16 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """All templates. lists: entries by the name of their slot; `a=b` are two words that belong together."""
+    """All templates. lists: entries by the name of their slot; `a=b` are two words that belong together.
+
+    chats: their last question is answered by what stands before it. dialogues: no turn of them needs a memory.
+    """
 
     lists: Mapping[str, tuple[str, ...]]
     kinds: tuple[Kind, ...]
     talks: tuple[Talk, ...]
     chats: Mapping[Language, tuple[tuple[str, ...], ...]]
+    dialogues: Mapping[Language, tuple[tuple[str, ...], ...]]
     frames: Mapping[Language, tuple[Frame, ...]]
     thoughts: Mapping[Language, tuple[str, ...]]
 
@@ -90,10 +94,8 @@ def texts() -> Texts:
         lists={name: _entries(str(text)) for name, text in _read("lists").items()},
         kinds=tuple(_kind(name, body) for part in _FACTS for name, body in _read(f"facts_{part}").items()),
         talks=tuple(_talk(name, body) for name, body in _read("negatives").items()),
-        chats={
-            language: tuple(tuple(line.split(" / ")) for line in _rows(text))
-            for language, text in _read("chats").items()
-        },
+        chats=_turns("chats"),
+        dialogues=_turns("dialogues"),
         frames={
             language: (
                 *(Frame(line, False) for line in _rows(body["anyone"])),
@@ -109,6 +111,10 @@ def _read(name: str) -> dict[Any, Any]:
     path = resources.files("qqmem.train") / "starter_data" / f"{name}.yaml"
     document: dict[Any, Any] = yaml.safe_load(path.read_text("utf-8"))
     return document
+
+
+def _turns(name: str) -> dict[Language, tuple[tuple[str, ...], ...]]:
+    return {language: tuple(tuple(line.split(" / ")) for line in _rows(text)) for language, text in _read(name).items()}
 
 
 def _rows(text: str) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from qqmem.errors import InvalidRequest
-from qqmem.evals.data import Question, Remembered, load
+from qqmem.evals.data import Question, Remembered, Turn, load
 
 MEMORY = {"memory": "m1", "owner": "ming", "text": "年糕是猫"}
 QUERY = {"query": "猫叫什么", "owner": "ming", "gold": ["m1"]}
@@ -89,4 +89,5 @@ def test_a_folder_of_madial(tmp_path: Path, context: int, query: str) -> None:
     lines(tmp_path / "x-memory.json", {"21": {"event": "Lisa爱吃蛋糕", "user-id": 2, "id": "21"}})
     corpus = load(tmp_path, context)
     assert corpus.memories == [Remembered("21", "2", "Lisa爱吃蛋糕")]
-    assert corpus.questions == [Question(query, "2", frozenset({"21"}), "0")]
+    before = (Turn("user", "我考完了"), Turn("assistant", "恭喜你！"))[: max(0, 2 - context)]
+    assert corpus.questions == [Question(query, "2", frozenset({"21"}), "0", before)]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from qqmem.cli_eval import app
 from qqmem.engine.prompt import Prompts
 from qqmem.errors import InvalidRequest
 from qqmem.evals.cases import NEEDS, Case, told, trial
-from qqmem.evals.data import load
+from qqmem.evals.data import Turn, load
 from qqmem.evals.figures import Draws
 from qqmem.evals.trigger import Model, Score, Trigger, evaluate
 from qqmem.memory.types import NewMemory
@@ -142,6 +143,9 @@ def test_all_kinds_are_there(data: Path) -> None:
     assert texts["telling"] == [fact.tell for fact in told()]
     assert texts["smilechat"] == ["我睡不着"]
     assert texts["kdconv"] == ["看过这部电影吗", "好看吗"]
+    before = {one.text: [(turn.role, turn.text) for turn in one.before] for one in found.cases}
+    assert before["好看吗"] == [("user", "看过这部电影吗"), ("assistant", "看过")]
+    assert before["我睡不着"] == []
     assert texts["alpaca-zh"] == ["翻译\n你好", "写诗"]
     assert found.missing == []
 
@@ -287,6 +291,20 @@ async def test_the_model_asks_before_it_replies_or_not(script: str, asks: bool, 
     (prompt,) = models[0].prompts
     assert "小忆" in prompt
     assert "(QQ:10001)：乌龟叫什么⟨/⟩⟨assistant⟩" in prompt
+
+
+async def test_the_model_is_shown_the_dialogue_so_far(prompts: Prompts) -> None:
+    models: list[Unfinished] = []
+
+    def load() -> Unfinished:
+        models.append(Unfinished(script=lambda _: "好" + LONG, tokenizer=CharTokenizer()))
+        return models[0]
+
+    before = (Turn("user", "看过吗"), Turn("assistant", "看过"))
+    async with Model.open(load, prompts, Settings(), seed=0) as model:
+        await model(replace(case("kdconv", "哪年的"), before=before))
+    (prompt,) = models[0].prompts
+    assert 0 < prompt.index("：看过吗⟨/⟩") < prompt.index("⟨assistant⟩看过⟨/⟩") < prompt.index("：哪年的⟨/⟩⟨assistant⟩")
 
 
 # The command

@@ -18,7 +18,7 @@ from qqmem.errors import InvalidRequest
 from qqmem.train.batches import Plan, share, split
 from qqmem.train.data import Example, Examples
 from qqmem.train.draft import Draft
-from qqmem.train.records import Cue, Memory, Run, read_run
+from qqmem.train.records import Cue, Memory, Quiet, Run, read_run
 from tests.tiny import CHATML, VOCAB, tiny_tokenizer
 from tests.train.runs import HIDDEN, MEMORIES, THINKING, make_run
 
@@ -102,6 +102,19 @@ def test_somebody_who_tells_a_fact_is_not_answered_by_a_recall() -> None:
     assert "我养猫了" in shown(quiet.ids)
     assert quiet.keep == (len(quiet.ids) - 1,)
     assert set(quiet.parts) == {""}
+
+
+def test_what_was_said_before_a_message_that_needs_no_memory_stands_before_it() -> None:
+    quiet = Quiet("哪年的？", "九十年代", (("user", "看过那片子吗"), ("assistant", "看过")))
+    write = examples(a_run(CAT, negatives=(quiet,)))
+    said = shown(write.quiet(Random(0)).ids)
+    assert [said.count(text) for text in ("看过那片子吗", "看过|", "哪年的？|", "九十年代|")] == [1, 1, 1, 1]
+    assert said.index("看过那片子吗") < said.index("assistant\n看过|") < said.index("哪年的？|")
+    # Other messages come after it now and then, as after talk of another matter, and after all of it.
+    texts = [shown(write.query(0, CAT.cues[0], Random(seed)).ids) for seed in range(60)]
+    after = [text for text in texts if "看过那片子吗" in text]
+    assert 6 < len(after) < 36
+    assert all(text.index("assistant\n九十年代|") < text.index("我养了什么？|") for text in after)
 
 
 def test_a_thought_stands_in_the_thinking_and_only_its_recall_is_learned() -> None:
@@ -242,7 +255,7 @@ def test_an_epoch_of_stage_1_shows_some_cues_of_each_memory_and_nothing_that_is_
 
 
 def test_an_epoch_of_stage_2_has_every_memory_and_the_kinds_in_equal_parts_by_tokens() -> None:
-    epoch = examples(a_run(*MANY, sft=CHATS, negatives=(("累", ""),))).stage2(3, chat=1 / 3)
+    epoch = examples(a_run(*MANY, sft=CHATS, negatives=(Quiet("累"),))).stage2(3, chat=1 / 3)
     labelled = [one for one in epoch if one.mix and one.mix[0][1] == 1.0]
     assert sorted(one.mix[0][0] for one in labelled) == list(range(24))
     num = Counter[str]()
@@ -323,7 +336,7 @@ def test_a_run_directory_is_read(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", tmp_path / "model"))
     assert [memory.text for memory in run.memories] == [memory["text"] for memory in MEMORIES]
     assert run.memories[1].cues[0].reply == "Tea, I think!"
-    assert run.negatives == (("今天好累", ""), ("1+1=?", "2"))
+    assert run.negatives == (Quiet("今天好累"), Quiet("1+1=?", "2"))
     assert len(run.sft) == 2
     assert run.centre[0] == np.float32(0.1)
 
@@ -335,7 +348,13 @@ def test_a_text_does_not_look_for_itself(tmp_path: Path) -> None:
 
 def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", tmp_path, negatives=[{"text": "a\u2028b"}])
-    assert read_run(folder).negatives == (("a\u2028b", ""),)
+    assert read_run(folder).negatives == (Quiet("a\u2028b"),)
+
+
+def test_a_message_that_needs_no_memory_may_have_others_before_it(tmp_path: Path) -> None:
+    before = [{"role": "user", "content": "看过吗"}, {"role": "assistant", "content": "看过"}]
+    folder = make_run(tmp_path / "run", tmp_path, negatives=[{"text": "哪年的？", "before": before}])
+    assert read_run(folder).negatives == (Quiet("哪年的？", "", (("user", "看过吗"), ("assistant", "看过"))),)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +366,7 @@ def test_a_line_separator_inside_a_text_ends_no_line(tmp_path: Path) -> None:
         ("memories.jsonl", '{"text": "a"}\n', "does not fit 1 memories"),
         ("sft.jsonl", '\n{"messages": 3}\n', "sft.jsonl, line 2"),
         ("negatives.jsonl", "[]\n", "negatives.jsonl, line 1"),
+        ("negatives.jsonl", '{"text": "x", "before": [1]}\n', "negatives.jsonl, line 1"),
         ("values.npy", "x", "values.npy"),
     ],
 )

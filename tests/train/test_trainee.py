@@ -23,7 +23,7 @@ from qqmem.train import judged
 from qqmem.train.data import Example, Examples
 from qqmem.train.judged import Aims, judge
 from qqmem.train.packing import pack
-from qqmem.train.records import Run
+from qqmem.train.records import Quiet, Run
 from qqmem.train.trainee import Trainee, infonce
 from tests.tiny import VOCAB, tiny_qwen2, tiny_qwen3vl
 from tests.train.test_data import CAT, CHATS, END, PLAIN, a_run
@@ -52,7 +52,7 @@ def a_trainee(model: Any = None, run: Run | None = None, **changes: Any) -> Trai
 
 
 def the_run() -> Run:
-    return a_run(CAT, CAT, CAT, sft=CHATS, negatives=(("累", ""),))
+    return a_run(CAT, CAT, CAT, sft=CHATS, negatives=(Quiet("累"),))
 
 
 def a_batch(run: Run) -> list[Example]:
