@@ -1,11 +1,12 @@
 """A whole training of a serving bot on what people told it, and what the bot does meanwhile and after it.
 
-    python -m benchmarks.learning --data ../shared/data/memorybank-zh [--memories 60] [--folder DIR]
+    python -m benchmarks.learning --data ../shared/data/memorybank-zh [--memories 60] [--more 0] [--folder DIR]
 
 Messages of MemoryBank's users (Zhong et al. 2023, arXiv:2305.10250; MIT) become memories of a fresh service on the
 embedded model; `qqmem train run --wait` trains it; somebody chats with it all the while. Printed are the time of each
 stage, the gate's measures before, after and by the plain recipe (train.compare), the time to the first token of the
-chats before the training and during it, and what questions recall after the swap: by whose decision, and how.
+chats before the training and during it, and what questions recall after the swap: by whose decision, and how. With
+--more the bot is told so many further memories and trained again, and what of the first run still decodes is counted.
 """
 
 from __future__ import annotations
@@ -46,18 +47,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--memories", type=int, default=60)
+    parser.add_argument("--more", type=int, default=0, help="memories that come after the first run, for a second")
     parser.add_argument("--folder", type=Path, help="of the service; kept. Default: one that is deleted")
     options = parser.parse_args()
     print(f"{date.today()}, {cpu_name()}, {MODEL}")
-    lines = memories(options.data, options.memories)
+    told = memories(options.data, options.memories + options.more)
+    lines, more = told[: options.memories], told[options.memories :]
     with tempfile.TemporaryDirectory() as aside:
         folder = options.folder or Path(aside)
         folder.mkdir(parents=True, exist_ok=True)
         with service(folder) as http:
-            body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            http.post("/api/memories/import", content=body.encode()).raise_for_status()
-            print(f"{len(lines)} memories of {len({line['subject_id'] for line in lines})} people")
-            report(http, lines)
+            print(
+                "first token before:", _seconds([_say(http, "9", text)["timing"]["first_token"] for text in TALK * 2])
+            )
+            first = learn(http, lines)
+            recalls(http, lines)
+            if more:
+                again = learn(http, more)
+                print(f"of {len(first)} that decoded after the first run {len(first & again)} do after the second")
 
 
 def memories(data: Path, count: int) -> list[dict[str, Any]]:
@@ -109,9 +116,11 @@ def service(folder: Path) -> Iterator[httpx.Client]:
         process.wait(120)
 
 
-def report(http: httpx.Client, lines: list[dict[str, Any]]) -> None:
-    """Chat, train, ask, and print."""
-    print("first token before:", _seconds([_say(http, "9", text)["timing"]["first_token"] for text in TALK * 2]))
+def learn(http: httpx.Client, lines: list[dict[str, Any]]) -> set[int]:
+    """Tell it, train it, chat meanwhile, and print. The ids of what then decodes."""
+    body = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    http.post("/api/memories/import", content=body.encode()).raise_for_status()
+    print(f"{len(lines)} memories of {len({line['subject_id'] for line in lines})} people")
     over = threading.Event()
     first: list[float] = []
     chatter = threading.Thread(target=_chat, args=(http, over, first))
@@ -133,6 +142,11 @@ def report(http: httpx.Client, lines: list[dict[str, Any]]) -> None:
         print(name, _figures(measures.get(name, {})))
     for name, figures in measures.get("compared", {}).items():
         print(f"by {name}", _figures(figures))
+    return set(measures.get("decodable", ()))
+
+
+def recalls(http: httpx.Client, lines: list[dict[str, Any]]) -> None:
+    """Ask for every memory once, and print what is recalled."""
     modes: Counter[str] = Counter()
     for line in lines:
         asked = f"我跟你说过{topic_of(line['text'])}的事，后来怎么样？"

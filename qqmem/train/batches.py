@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil
+from typing import TypeVar
 
 from qqmem.train.data import Example
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +54,8 @@ def split(examples: Sequence[Example], count: int) -> list[list[Example]]:
 def share(batch: Sequence[Example], index: int, of: int) -> list[Example]:
     """What process `index` of `of` takes of a batch: never nothing, or the others would wait for it forever."""
     return list(batch[index::of]) or [batch[index % len(batch)]]
+
+
+def some(items: Sequence[T], most: int) -> Sequence[T]:
+    """So many of them, from all over."""
+    return [items[n * len(items) // most] for n in range(most)] if len(items) > most else items

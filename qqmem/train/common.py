@@ -27,7 +27,7 @@ from qqmem.engine.model import model_class
 from qqmem.engine.recall import RECALL
 from qqmem.engine.tokenizer import ChatTokenizer
 from qqmem.errors import ModelError, QqmemError, SettingsError
-from qqmem.train.batches import Plan
+from qqmem.train.batches import Plan, some
 from qqmem.train.data import Example, Examples
 from qqmem.train.packing import Row, pack
 from qqmem.train.progress import Progress, say
@@ -36,6 +36,8 @@ from qqmem.train.trainee import LOSSES, Trainee
 
 log = logging.getLogger(__name__)
 
+_TESTS = 200
+"""Queries that no step shows are looked for in silence: not for so long that it seems to hang."""
 STOPPED = 143
 """Exit status after SIGTERM: a checkpoint is there to go on from."""
 
@@ -141,9 +143,11 @@ def train(
 ) -> int:
     """Take the steps of a stage that are left, and write what it has made. Returns the exit status of its program.
 
-    bare: what is trained. tests: queries that no step shows, looked for before the first and after the last.
+    bare: what is trained. tests: queries that no step shows; some of them are looked for before the first and after the
+    last.
     """
     out = run.folder / stage
+    tests = some(tests, _TESTS)
     trainee: Any  # what accelerate makes of it
     trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
     step, notes = load_checkpoint(out, bare, optimizer)

@@ -20,7 +20,7 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +29,10 @@ from torch.nn import functional as F
 from qqmem.engine.cache import KV
 from qqmem.engine.model import LanguageModel, load_model
 from qqmem.engine.types import Request, Row, Running, Vector
+from qqmem.train.batches import some
 from qqmem.train.common import launched, log, writer_of
 from qqmem.train.data import Examples
 from qqmem.train.records import Run, read_run
-
-T = TypeVar("T")
 
 _BATCH = 4
 """As many as serve together: so many rows run in the same numbers (int8) as a conversation's."""
@@ -82,7 +81,7 @@ def measure(model: LanguageModel, run: Run, write: Examples) -> dict[str, Any]:
 def retrieval(model: LanguageModel, run: Run, write: Examples) -> dict[str, Any]:
     """recall_at_1, recall_at_5 of the state alone, among all memories of the run; ranks: of each cue, from 1."""
     ranks = []
-    for batch in _batches(_some(write.held_out(), _CUES)):
+    for batch in _batches(some(write.held_out(), _CUES)):
         running = _started(model, [one.ids for one in batch])
         rows = [Row(held, left, "query") for held, left in running]
         for one, query in zip(batch, model.step(rows), strict=True):
@@ -133,8 +132,8 @@ def trigger(model: LanguageModel, run: Run, write: Examples) -> dict[str, float 
         asked, told = (
             [write.alone(text, draw) for text, needs in run.evaluation if needs is wanted] for wanted in (True, False)
         )
-    right = _share(opens(model, write, _some(asked, _ASKED)))
-    wrong = _share(opens(model, write, _some(told, _ASKED)))
+    right = _share(opens(model, write, some(asked, _ASKED)))
+    wrong = _share(opens(model, write, some(told, _ASKED)))
     recalls = None if right is None or wrong is None else right + wrong
     precision = right / recalls if right is not None and recalls else None
     return {"trigger_recall": right, "trigger_false": wrong, "trigger_precision": precision}
@@ -214,11 +213,6 @@ def _started(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> list[tup
 def _ended(model: LanguageModel, running: Sequence[tuple[Running, object]]) -> None:
     for number, (held, _) in enumerate(running):
         model.release(held, f"gate:{number}")
-
-
-def _some(items: Sequence[T], most: int) -> Sequence[T]:
-    """So many of them, from all over."""
-    return [items[n * len(items) // most] for n in range(most)] if len(items) > most else items
 
 
 def _batches(items: Sequence[Any]) -> Iterator[list[Any]]:
