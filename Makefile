@@ -46,7 +46,7 @@ $(VENV)/.run: $(VENV)/.torch pyproject.toml
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.run bridge/pyproject.toml
-	$(PIP) --editable '.[dev]' --editable ./bridge
+	$(PIP) --editable '.[dev]' --editable './bridge[ncatbot]'
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

@@ -10,7 +10,7 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from qqmem import bridge_tables, train_tables  # noqa: F401  their tables belong to the metadata
+from qqmem import bridge_tables, train_tables, upload_tables  # noqa: F401  their tables belong to the metadata
 from qqmem.db import Base, UtcDateTime
 from qqmem.memory.tables import FTS
 

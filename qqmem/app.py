@@ -14,13 +14,28 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
 from qqmem import __version__
-from qqmem.api import bridge, chat, conversations, live, memories as memory_routes, system, training
+from qqmem.api import (
+    bridge,
+    chat,
+    conversations,
+    live,
+    memories as memory_routes,
+    memory_map,
+    messages,
+    overview,
+    pages,
+    session,
+    system,
+    training,
+    uploads,
+)
 from qqmem.api.auth import Guard, RateLimit
 from qqmem.api.bridges import Bridges
 from qqmem.api.hub import Hub
 from qqmem.api.metrics import CountRequests, Metrics
 from qqmem.api.problems import BodyLimit, add_handlers
 from qqmem.api.state import Condition, Limits, State, Training
+from qqmem.api.tally import Tally
 from qqmem.asker import CHAT_TOKENS, QUESTION_TOKENS, asker
 from qqmem.chat import Chats, Event
 from qqmem.commands import Commands
@@ -46,6 +61,7 @@ from qqmem.schedule import Rule, Schedule
 from qqmem.serving import Serving
 from qqmem.settings import Settings
 from qqmem.train.releases import Releases
+from qqmem.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +121,15 @@ def _routes(lifespan: Lifespan | None) -> FastAPI:
         live.router,
         bridge.router,
         conversations.router,
+        messages.router,
+        memory_map.router,
         memory_routes.router,
         training.router,
+        uploads.router,
         system.router,
+        overview.router,
+        session.router,
+        pages.router,
     )
     for router in routers:
         app.include_router(router)
@@ -138,6 +160,8 @@ async def _opened(
         hub = Hub(lambda: (system.health_of(condition, bridges), engine.stats))
         await ending.enter_async_context(_running(hub.run()))
         await ending.enter_async_context(_running(bridges.run()))
+        kept = Uploads(db, settings.data / "uploads")
+        await ending.enter_async_context(_running(kept.run()))
         memories = await ending.enter_async_context(_memories(db, settings, hub.remembered))
         recollections = Recollections(memories, history, settings.recall)
         serving = Serving(engine, memories, recollections, settings.model, model_folder, tell=hub.released)
@@ -149,7 +173,7 @@ async def _opened(
             history, memories, asker(engine, settings.generation), prompts, settings.memory, settings.chat.names[0]
         )
         await ending.enter_async_context(remember)
-        metrics = Metrics(engine.stats)
+        metrics, tally = Metrics(engine.stats), Tally()
         sockets: set[asyncio.Task[Any]] = set()
         metrics.sockets.set_function(lambda: len(sockets))
         metrics.bridges.set_function(lambda: bridges.connected)
@@ -158,6 +182,7 @@ async def _opened(
 
         def publish(event: Event) -> None:
             metrics.publish(event)
+            tally.publish(event)
             hub.publish(event)
             bridges.publish(event)
 
@@ -179,14 +204,18 @@ async def _opened(
         await ending.enter_async_context(chats)
         server = settings.server
         yield State(
+            settings=settings,
             chats=chats,
             history=history,
             memories=memories,
+            recollections=recollections,
             training=trained,
             guard=Guard(settings.tokens, server.origins, RateLimit(server.rate_limit)),
             metrics=metrics,
+            tally=tally,
             hub=hub,
             bridges=bridges,
+            uploads=kept,
             condition=condition,
             limits=Limits(settings.chat.max_message_chars, send_seconds),
             sockets=sockets,

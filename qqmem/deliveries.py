@@ -92,6 +92,20 @@ async def named(session: AsyncSession, conversation: str, message_id: str) -> Me
     return None if row is None else await session.get(MessageRow, row.message)
 
 
+async def withdrawn(session: AsyncSession, conversation: str, message_id: str) -> None:
+    """A message is being taken back: what waits to be sent and answers nothing else is dropped."""
+    waiting = DeliveryRow.conversation_id == conversation, DeliveryRow.state == "waiting"
+    for row in await session.scalars(select(DeliveryRow).where(*waiting)):
+        answered = row.payload["in_reply_to"]
+        if message_id not in answered:
+            continue
+        left = [one for one in answered if one != message_id]
+        quote = row.payload["quote"] if row.payload["quote"] != message_id else None
+        row.payload = {**row.payload, "in_reply_to": left, "quote": quote}
+        if not left:
+            _close(row, "dropped", "withdrawn")
+
+
 async def forget(session: AsyncSession, conversation: str) -> None:
     """A conversation is being deleted."""
     await session.execute(delete(DeliveryRow).where(DeliveryRow.conversation_id == conversation))

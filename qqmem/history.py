@@ -15,10 +15,10 @@ from typing import Any, cast
 from sqlalchemy import ColumnElement, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from qqmem import deliveries
+from qqmem import deliveries, uploads
 from qqmem.db import ConversationRow, Database, MessageRow, RecallRow, TurnRow
 from qqmem.errors import NotFound
-from qqmem.records import Action, Conversation, Incoming, Message, Recall, Role, Sender, Turn, TurnEnd
+from qqmem.records import Action, Conversation, Incoming, Message, Recall, Role, Sender, Size, Turn, TurnEnd
 
 _EXPORT_PAGE = 500
 _COLUMNS = tuple(field.name for field in fields(TurnEnd) if field.name not in ("actions", "recalls"))
@@ -118,6 +118,7 @@ class History:
             if row is None:
                 return None
             row.withdrawn, row.owed = True, False
+            await deliveries.withdrawn(session, conversation, message_id)
             return _message(row)
 
     async def conversation(self, conversation: str) -> Conversation:
@@ -141,6 +142,25 @@ class History:
             await _require(session, conversation)
             return await _newest(session, conversation, limit, *older)
 
+    async def search(
+        self, words: Sequence[str], limit: int, before: int | None = None, *, conversation: str | None = None
+    ) -> list[Message]:
+        """A page of messages that have all of these words, in any case of letters; newest first."""
+        where = [MessageRow.text.contains(word, autoescape=True) for word in words]
+        if before is not None:
+            where.append(MessageRow.id < before)
+        if conversation is not None:
+            where.append(MessageRow.conversation_id == conversation)
+        query = select(MessageRow).where(*where).order_by(MessageRow.id.desc()).limit(limit)
+        async with self._db.read() as session:
+            return [_message(row) for row in await session.scalars(query)]
+
+    async def some(self, ids: Collection[int]) -> list[Message]:
+        """Those of these messages that there are, in the order of their ids."""
+        query = select(MessageRow).where(MessageRow.id.in_(ids)).order_by(MessageRow.id)
+        async with self._db.read() as session:
+            return [_message(row) for row in await session.scalars(query)]
+
     async def said_after(self, conversation: str, last: int, limit: int) -> list[Message]:
         """What people said behind a message, oldest first; withdrawn messages are left out."""
         said = MessageRow.conversation_id == conversation, MessageRow.id > last, MessageRow.role == "user"
@@ -158,6 +178,25 @@ class History:
     async def turns(self, conversation: str, ids: Collection[int]) -> list[Turn]:
         """Those of the turns that belong to this conversation, oldest first."""
         return await self._turns(TurnRow.conversation_id == conversation, TurnRow.id.in_(ids))
+
+    async def turns_since(self, conversation: str, first: int, before: int | None = None) -> list[Turn]:
+        """The turns that began since the message with the one id was stored, and before that with the other."""
+
+        def stored(message: int) -> Any:
+            from_here = select(MessageRow.stored_at).where(MessageRow.id >= message).order_by(MessageRow.id)
+            return from_here.limit(1).scalar_subquery()
+
+        where = [TurnRow.conversation_id == conversation, TurnRow.started_at >= stored(first)]
+        if before is not None:
+            where.append(func.coalesce(TurnRow.started_at < stored(before), True))
+        return await self._turns(*where)
+
+    async def size(self) -> Size:
+        """How much there is."""
+        tables = ConversationRow, MessageRow, TurnRow
+        counts = [select(func.count()).select_from(table).scalar_subquery() for table in tables]
+        async with self._db.read() as session:
+            return Size(*(await session.execute(select(*counts))).one())
 
     async def export(self, conversation: str) -> AsyncGenerator[Message | Turn]:
         """Everything that is stored: first all messages, then all turns, oldest first. Raises NotFound."""
@@ -249,6 +288,7 @@ async def _store(
     )
     session.add(row)
     await session.flush()
+    await uploads.claim(session, row, message.images)
     return row
 
 

@@ -16,7 +16,7 @@ from qqmem.history import History
 from qqmem.memory.memories import Memories
 from qqmem.memory.pieces import words_of
 from qqmem.memory.scope import View
-from qqmem.memory.types import Hit, Query
+from qqmem.memory.types import Hit, Memory, Query
 from qqmem.records import Message, Recall
 from qqmem.settings import Recall as Settings
 
@@ -71,7 +71,8 @@ class Recollections:
         opened = await store.choices("open") & {f"user:{message.sender.id}" for message in messages}
         view = View.of(conversation, {party.removeprefix("user:") for party in opened})
         without = {memory.id for memory in known} | recent
-        return Recollection(self._memories, self.settings, self._release, self._chance, view, messages, without)
+        shown = conversation, frozenset(visible)
+        return Recollection(self._memories, self.settings, self._release, self._chance, view, messages, without, shown)
 
     async def used(self, recalls: Sequence[Recall]) -> None:
         """Count the memories that came into a turn."""
@@ -91,6 +92,7 @@ class Recollection:
         view: View,
         messages: Sequence[Message],
         without: set[int],
+        shown: tuple[str, frozenset[int]],
     ) -> None:
         self.recalls: list[Recall] = []
         self._memories = memories
@@ -101,6 +103,7 @@ class Recollection:
         self._asker = messages[-1].sender
         self._asked = "\n".join(words_of(message.text) for message in messages)
         self._without = without
+        self._conversation, self._shown = shown
         self._cue = ""
         self._hits: list[Hit] = []
         self._chosen: Hit | None = None
@@ -132,7 +135,12 @@ class Recollection:
 
     async def _search(self, query: Query) -> list[Hit]:
         hits = await self._memories.search(query, self._view, 4 * _SHOWN, without=self._without, for_recall=True)
+        # What is being answered may have become a memory since the turn began.
+        hits = [hit for hit in hits if not self._is_shown(hit.memory)]
         return sorted(hits, key=lambda hit: not (hit.fits and self._is_about(hit)))
+
+    def _is_shown(self, memory: Memory) -> bool:
+        return memory.conversation == self._conversation and not self._shown.isdisjoint(memory.sources)
 
     def _is_about(self, hit: Hit) -> bool:
         """Whether a memory is about whom the messages name: the one who asks by `I`, others by their names."""

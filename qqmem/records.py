@@ -38,6 +38,7 @@ class Incoming:
     addressed: the platform says that it is meant for the bot.
     name: of the conversation, if known.
     bridge, seq: which brought it in, as its frame of this number. context_only: it is never answered.
+    images: ids of uploads.
     """
 
     conversation: str
@@ -51,6 +52,7 @@ class Incoming:
     bridge: str = ""
     seq: int = 0
     context_only: bool = False
+    images: tuple[str, ...] = ()
 
     def unstored(self) -> Message:
         """As what is answered but not kept: number 0."""
@@ -154,3 +156,12 @@ class Conversation:
     created_at: datetime
     updated_at: datetime
     num_messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much there is of each."""
+
+    conversations: int
+    messages: int
+    turns: int

@@ -98,7 +98,7 @@ def write_report(folder: Path, report: Report) -> dict[str, Any]:
     }
     write_json(folder / "report.json", content)
     try:
-        _put(folder / "report.html", page(content, _progress(folder)))
+        _put(folder / "report.html", page(content, progress(folder)))
     except Exception:  # hours of training are not lost for a page that cannot be drawn
         log.exception("the report of %s has no page", folder.name)
     return content
@@ -116,6 +116,16 @@ def read_report(folder: Path, releases: Releases, run: Run, name: Literal["repor
         with suppress(FileNotFoundError):
             return (place / name).read_text("utf-8")
     raise NotFound(f"Training run {run.id} has no report: it was not measured, or is of long ago.")
+
+
+def progress(folder: Path) -> Iterator[dict[str, Any]]:
+    """What the trainers have told, but for torn lines."""
+    path = folder / "progress.jsonl"
+    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
+        with suppress(ValueError):
+            told = json.loads(line)
+            if isinstance(told, dict):
+                yield told
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -136,16 +146,6 @@ def _put(path: Path, text: str) -> None:
     aside = path.with_suffix(".new")
     aside.write_text(text, "utf-8")
     aside.replace(path)
-
-
-def _progress(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the trainers have told, but for torn lines."""
-    path = folder / "progress.jsonl"
-    for line in path.read_text("utf-8", "replace").splitlines() if path.exists() else ():
-        with suppress(ValueError):
-            told = json.loads(line)
-            if isinstance(told, dict):
-                yield told
 
 
 def _delete(path: Path) -> None:

@@ -53,11 +53,12 @@ _SHARED = {"epochs": 1, "batch": 16, "text_weight": 0.3, "query_weight": 0.5}
 _PHASES: Sequence[tuple[int, Mapping[str, Any]]] = (
     (1, {**_SHARED, "lr": 2e-4, "chat": 0.2, "foreign": 0.2}),
     (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 3.0, "quiet_weight": 2.0}),
+    (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 4.0, "quiet_weight": 3.0}),
 )
 """Of each the share of the facts, one in so many, and the settings of stage 2.
 
 Every fact is new, so one pass is enough, and the query is learned with the rest. The first phase learns when to ask,
-and asks too often; the second learns when not to.
+and asks too often; the others learn when not to.
 """
 
 

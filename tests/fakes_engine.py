@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qqmem.engine.recall import RECALL
-from qqmem.engine.types import RecallTokens, Request, Row, Vector
+from qqmem.engine.types import RecallTokens, Request, Row, Traits, Vector
 
 END = 0x110000
 """End of turn."""
@@ -91,6 +91,7 @@ class ScriptedModel:
     end_tokens: frozenset[int] = frozenset({END})
     hidden_size: int = 2
     kv_bytes: int = 0
+    traits: Traits = field(default_factory=lambda: Traits("cpu", "float32", int8=False, threads=1, parameters=0))
     gate: threading.Semaphore | None = None
     began: threading.Event = field(default_factory=threading.Event)
     prompts: list[str] = field(default_factory=list)

@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.pool import NullPool
 
-from qqmem import bridge_tables, train_tables  # noqa: F401  their tables belong to the metadata
+from qqmem import bridge_tables, train_tables, upload_tables  # noqa: F401  their tables belong to the metadata
 from qqmem.db import Base, ConversationRow, Database, MessageRow
 from qqmem.errors import DatabaseError
 from qqmem.memory.tables import FTS

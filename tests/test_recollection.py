@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +136,22 @@ async def test_what_the_prompt_shows_is_not_recalled(tmp_path: Path) -> None:
             await mind.ask("说点别的" + "，今天天气很好" * 6)
         await mind.ask("我家的猫叫什么，很能吃吧")
         assert len(mind.recalls) == 1
+
+
+async def test_what_becomes_a_memory_while_it_is_answered_is_not_recalled(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="model") as mind:
+        sender = Sender("1", "小明")
+        message, _ = await mind.history.add(Incoming("private:1", sender, "我家的猫叫年糕，很能吃", NOW))
+        recollections = Recollections(mind.memories, mind.history, RecallSettings())
+        turn = await recollections.begin("private:1", [message], [message.id])
+        later = await recollections.begin("private:1", [message], [message.id + 1])
+        cited: dict[str, Any] = {"kind": "message", "conversation": "private:1", "sources": (message.id,)}
+        memory = await mind.told(message.text, **cited)
+        assert not await turn.is_called_for()
+        assert await turn.find(Ask(np.zeros(2, np.float32), "猫")) is None
+        found = await later.find(Ask(np.zeros(2, np.float32), "猫"))
+        assert found is not None
+        assert found.text == memory.told
 
 
 async def test_only_the_memory_that_came_in_counts_as_used(tmp_path: Path) -> None:

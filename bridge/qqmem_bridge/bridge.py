@@ -8,6 +8,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
+from qqmem_bridge.actions import react
 from qqmem_bridge.clock import Clock
 from qqmem_bridge.counters import Counters
 from qqmem_bridge.errors import CallError
@@ -15,6 +16,8 @@ from qqmem_bridge.health import Health
 from qqmem_bridge.inbound import Inbound
 from qqmem_bridge.messages import identifier
 from qqmem_bridge.pace import Pace
+from qqmem_bridge.pictures import Pictures, own_servers
+from qqmem_bridge.rounds import Rounds
 from qqmem_bridge.sender import Sender
 from qqmem_bridge.service import Service
 from qqmem_bridge.settings import Settings
@@ -44,13 +47,17 @@ class Bridge:
             settings.service, token, settings.name, self.store, clock, self.counters, self._self_id, chance=chance
         )
         doors = settings.doors()
+        self.rounds = Rounds(settings.rounds)
+        self.pictures = Pictures(transport, self.counters, own_servers(settings.napcat.files))
         self.sender = Sender(
             transport, self.store, Pace(settings.pace.rates(), chance), clock, self.counters, self.service.report,
-            open_to=doors.open_to, longest=settings.pieces.longest, most=settings.pieces.most,
+            open_to=doors.open_to, me=lambda: (self._me, settings.names[0] if settings.names else "qqmem"),
+            rounds=self.rounds, longest=settings.pieces.longest, most=settings.pieces.most, fold=settings.pieces.fold,
         )  # fmt: skip
         self.inbound = Inbound(
             transport, self.store, self.sender, clock, self.counters, self.service.wake,
             doors=doors, names=settings.called(), rush=settings.merge.rush(),
+            pictures=self.pictures, rounds=self.rounds,
         )  # fmt: skip
         self._me = ""
         self._known = asyncio.Event()
@@ -74,8 +81,11 @@ class Bridge:
             await health.close()
             for task in self._typing.values():
                 task.cancel()
+            await asyncio.gather(*self._typing.values(), return_exceptions=True)
             await self.inbound.close()
             await self.sender.close()
+            await self.pictures.close()
+            await self.service.close()
             await self.store.close()
 
     async def _read(self) -> None:
@@ -134,10 +144,13 @@ class Bridge:
         await self.sender.accept(delivery)
 
     async def turn(self, turn: Turn) -> None:
-        """Show in private that the bot is writing; say sorry if nothing came of it."""
+        """Show that the bot is writing; say sorry if nothing came of it."""
         self._still(turn.conversation)
         if turn.state == "started" and turn.conversation.startswith("private:"):
             self._typing[turn.conversation] = asyncio.create_task(self._show_typing(turn.conversation))
+        elif turn.state == "started" and self._settings.reaction and turn.message_ids:
+            showing = self._show_reaction(turn.conversation, turn.message_ids[-1])
+            self._typing[turn.conversation] = asyncio.create_task(showing)
         elif turn.state == "ended" and turn.outcome == "failed":
             await self.inbound.failed(turn.conversation, turn.message_ids)
 
@@ -163,6 +176,15 @@ class Bridge:
             except CallError:
                 return
             await self._clock.sleep(_TYPING_EVERY)
+
+    async def _show_reaction(self, chat: str, message: str) -> None:
+        """An emoji under what is being answered, until it is."""
+        emoji = str(self._settings.reaction)
+        await react(self._transport, chat, message, emoji)
+        try:
+            await self._clock.sleep(_MOST_TYPING)
+        finally:
+            await react(self._transport, chat, message, emoji, on=False)
 
     async def state(self) -> dict[str, Any]:
         """What /healthz shows."""

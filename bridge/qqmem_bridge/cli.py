@@ -20,7 +20,7 @@ from qqmem_bridge.bridge import Bridge
 from qqmem_bridge.clock import SystemClock
 from qqmem_bridge.doctor import Finding, examine
 from qqmem_bridge.errors import BridgeError, SettingsError
-from qqmem_bridge.onebot import OneBot
+from qqmem_bridge.napcat import reach
 from qqmem_bridge.settings import Settings, load_settings, settings_file
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -32,6 +32,9 @@ Config = Annotated[
 ]
 Service = Annotated[str | None, typer.Option(help="Address of the qqmem service, ws://…/ws/bridge.")]
 Napcat = Annotated[str | None, typer.Option(help="Address of NapCat's WebSocket server.")]
+Transport = Annotated[
+    str | None, typer.Option(help="onebot, or ncatbot: a package of its own, not for commercial use.")
+]
 _MARKS = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "wrong": "[red]✗[/]"}
 
 
@@ -48,6 +51,7 @@ def run(
     config: Config = None,
     service: Service = None,
     napcat: Napcat = None,
+    transport: Transport = None,
     data: Annotated[Path | None, typer.Option(help="Folder of what the bridge keeps.")] = None,
     allow_all: Annotated[bool, typer.Option("--allow-all", help="Everybody may talk to the bot; for trials.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log more.")] = False,
@@ -56,8 +60,9 @@ def run(
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("websockets").setLevel(logging.WARNING)  # its debug output holds every frame
-    settings = load_settings(config, _flags(service, napcat, data, allow_all))
+    for name in ("websockets", "httpx", "httpcore"):  # frames, and addresses of pictures, are nothing for a log
+        logging.getLogger(name).setLevel(logging.WARNING)
+    settings = load_settings(config, _flags(service, napcat, transport, data, allow_all))
     if not (settings.allow.everybody or settings.allow.groups or settings.allow.users or settings.allow.admins):
         raise SettingsError(
             "Nobody may talk to the bot; put groups and users into allow of bridge.yaml, or --allow-all."
@@ -71,10 +76,10 @@ def run(
 
 
 @app.command()
-def doctor(config: Config = None, service: Service = None, napcat: Napcat = None) -> None:
+def doctor(config: Config = None, service: Service = None, napcat: Napcat = None, transport: Transport = None) -> None:
     """Check settings, NapCat and the service, and say what is wrong. Exit code 1 if something is."""
     logging.basicConfig(level=logging.ERROR)  # what it finds is printed
-    settings = load_settings(config, _flags(service, napcat, None, False))
+    settings = load_settings(config, _flags(service, napcat, transport))
     findings = asyncio.run(_examined(settings))
     raise typer.Exit(1 if any(finding.state == "wrong" for finding in findings) else 0)
 
@@ -101,8 +106,7 @@ def main() -> None:
 
 async def _run(settings: Settings) -> None:
     clock, chance = SystemClock(), random.Random()
-    token = settings.napcat.token.get_secret_value() if settings.napcat.token else ""
-    bridge = Bridge(settings, OneBot(settings.napcat.url, token, clock, chance=chance), clock, chance)
+    bridge = Bridge(settings, reach(settings, clock, chance=chance), clock, chance)
     this = asyncio.current_task()
     assert this is not None
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -121,12 +125,16 @@ async def _examined(settings: Settings) -> list[Finding]:
     return findings
 
 
-def _flags(service: str | None, napcat: str | None, data: Path | None, allow_all: bool) -> Mapping[str, Any]:
+def _flags(
+    service: str | None, napcat: str | None, transport: str | None, data: Path | None = None, allow_all: bool = False
+) -> Mapping[str, Any]:
     flags: dict[str, Any] = {}
     if service:
         flags["service"] = service
     if napcat:
         flags["napcat"] = {"url": napcat}
+    if transport:
+        flags["transport"] = transport
     if data:
         flags["data"] = data
     if allow_all:

@@ -7,7 +7,8 @@ from hashlib import sha256
 
 COUNTED = (
     "received", "duplicates", "ignored", "malformed", "handed_on", "withdrawn", "deliveries", "sent", "failed",
-    "unknown", "looked_up", "service_errors", "apologies", "reply_milliseconds",
+    "unknown", "looked_up", "pictures", "pictures_missing", "rounds_capped", "service_errors", "apologies",
+    "reply_milliseconds",
 )  # fmt: skip
 
 

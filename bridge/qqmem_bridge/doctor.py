@@ -13,7 +13,8 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from qqmem_bridge.clock import Clock
 from qqmem_bridge.errors import BridgeError, CallError, NotConnected
-from qqmem_bridge.onebot import OneBot
+from qqmem_bridge.napcat import reach
+from qqmem_bridge.ncatbot import LICENCE
 from qqmem_bridge.settings import Settings
 from qqmem_bridge.wire import PROTOCOL
 
@@ -53,8 +54,13 @@ def _lists(settings: Settings) -> Finding:
 
 async def _napcat(settings: Settings, clock: Clock) -> AsyncIterator[Finding]:
     url = settings.napcat.url
-    token = settings.napcat.token.get_secret_value() if settings.napcat.token else ""
-    transport = OneBot(url, token, clock, call_timeout=_PATIENCE)
+    try:
+        transport = reach(settings, clock, call_timeout=_PATIENCE)
+    except BridgeError as error:
+        yield Finding("wrong", str(error))
+        return
+    if settings.transport == "ncatbot":
+        yield Finding("warning", LICENCE)
     running = asyncio.create_task(transport.run())
     first = asyncio.ensure_future(anext(aiter(transport.events())))
     limit = asyncio.ensure_future(clock.sleep(_PATIENCE))

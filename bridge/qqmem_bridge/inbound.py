@@ -7,25 +7,26 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TypeVar
 
 from qqmem_bridge.addressing import Doors, Names, addressed
 from qqmem_bridge.clock import Clock
 from qqmem_bridge.counters import Counters, hidden
-from qqmem_bridge.errors import CallError, CallFailed
+from qqmem_bridge.errors import CallError
+from qqmem_bridge.forwards import folded, unfolded
 from qqmem_bridge.hold import Hold, Rush
 from qqmem_bridge.lanes import Lanes
-from qqmem_bridge.messages import Incoming, clean_name, identifier, iso, parse, readable
+from qqmem_bridge.messages import FORWARDED, Incoming, clean_name, identifier, iso, parse, readable
+from qqmem_bridge.people import People
+from qqmem_bridge.pictures import Pictures
+from qqmem_bridge.rounds import Rounds
 from qqmem_bridge.sender import Sender
 from qqmem_bridge.store import Frame, Store
 from qqmem_bridge.transport import Event, Transport
 
-T = TypeVar("T")
-
 log = logging.getLogger(__name__)
 
-_MOST_NAMES = 5000
-"""Display names and robots that are kept in mind."""
+_MOST_MET = 5000
+"""Messages with pictures that are kept in mind, so that none is fetched twice."""
 _GAP = 30
 """Messages of a group that are asked for after the connection was away."""
 _SORRY_EVERY = 600.0
@@ -51,6 +52,8 @@ class Inbound:
         doors: Doors,
         names: Names,
         rush: Rush,
+        pictures: Pictures,
+        rounds: Rounds,
     ) -> None:
         self._transport = transport
         self._store = store
@@ -61,23 +64,28 @@ class Inbound:
         self._doors = doors
         self._names = names
         self._rush = rush
+        self._pictures = pictures
+        self._rounds = rounds
+        self._fetching: dict[tuple[str, str], asyncio.Task[list[bytes]]] = {}
+        self._met: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._lanes = Lanes()
         self._holds: dict[str, Hold[Frame]] = {}
         self._timers: dict[str, asyncio.Task[None]] = {}
-        self._called: OrderedDict[tuple[str, str], str] = OrderedDict()
-        self._robots: OrderedDict[tuple[str, str], bool] = OrderedDict()
+        self._people = People(transport, store)
         self._sorry: dict[str, float] = {}
 
     async def start(self) -> None:
         """Hand on what was seen before the program was killed."""
         for event in await self._store.unfinished():
             if message := parse(event, self._clock.time()):
+                self._fetch(message)
                 self._lanes.put(message.chat, partial(self._take, message))
 
     async def close(self) -> None:
-        for timer in self._timers.values():
-            timer.cancel()
-        await asyncio.gather(*self._timers.values(), return_exceptions=True)
+        tasks = [*self._timers.values(), *self._fetching.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._lanes.close()
 
     # ---- messages
@@ -91,23 +99,43 @@ class Inbound:
             self._counters.add("ignored")
         else:
             self._counters.add("received")
-            self._lanes.put(message.chat, lambda: self._arrived(message, event))
+            began = self._fetch(message)
+            self._lanes.put(message.chat, lambda: self._arrived(message, event, began))
 
-    async def _arrived(self, message: Incoming, event: Event) -> None:
+    async def _arrived(self, message: Incoming, event: Event, began: bool) -> None:
+        """began: its pictures are being fetched, and not for one that came before under this number."""
         if await self._store.see(message, event, self._clock.time()):
             await self._take(message)
         else:
             self._counters.add("duplicates")
+            if began:
+                self._fetching.pop((message.chat, message.message_id)).cancel()
+
+    def _fetch(self, message: Incoming) -> bool:
+        """Begin to fetch the pictures of a message, at once: their addresses are good for a short while only."""
+        key = (message.chat, message.message_id)
+        if key in self._met or not any(segment["type"] == "image" for segment in message.segments):
+            return False
+        self._met[key] = None
+        if len(self._met) > _MOST_MET:
+            self._met.popitem(last=False)
+        self._fetching[key] = asyncio.create_task(self._pictures.of(message))
+        return True
 
     async def _take(self, message: Incoming) -> None:
         """Decide who is addressed, and hand on at once or with what follows."""
         chat = message.chat
-        self._keep(self._called, (chat, message.user_id), message.card or message.name)
-        ours = message.quoted is not None and await self._is_ours(message)
+        self._people.met(message)
+        ours = message.quoted is not None and await self._people.quotes_bot(message)
         said_to_bot = addressed(message, self._names, quotes_bot=ours)
-        if said_to_bot and message.in_group and await self._is_robot(message):
+        if said_to_bot and message.in_group and await self._people.is_robot(message):
             said_to_bot = False
         frame = self._frame(message, said_to_bot)
+        if inside := await self._inside(message):
+            frame["text"] = frame["text"].replace(FORWARDED, inside, 1)
+        if message.in_group and self._rounds.is_too_much(chat, message.user_id, self._clock.now()):
+            self._counters.add("rounds_capped")
+            frame |= {"addressed": False, "context_only": True}
         if message.bare == "/stop" and (said_to_bot or message.user_id in self._doors.admins):
             self._sender.stop(chat)
             await self._release(chat, [{"type": "cancel", "conversation": chat}], after=frame)
@@ -129,12 +157,36 @@ class Inbound:
     async def _hand_on(self, chat: str, frames: list[Frame]) -> None:
         if not frames:
             return
-        dropped = await self._store.hand_on(chat, frames, self._clock.time())
+        pictures = {frame["message_id"]: await self._fetched(chat, frame) for frame in frames if _may_show(frame)}
+        dropped = await self._store.hand_on(chat, frames, self._clock.time(), pictures)
         self._wake()
         if dropped:
             log.error("%s: %d messages dropped, the service is away for too long", hidden(chat), dropped)
             if chat.startswith("private:"):
                 await self._apologise(chat, _LATER)
+
+    async def _fetched(self, chat: str, frame: Frame) -> list[bytes]:
+        """The pictures of a message that is handed on."""
+        task = self._fetching.pop((chat, frame["message_id"]), None)
+        if task is None:
+            return []
+        await asyncio.wait([task])
+        if task.cancelled() or (error := task.exception()):
+            log.error("%s: pictures could not be fetched", hidden(chat), exc_info=None if task.cancelled() else error)
+            return []
+        if found := task.result():
+            frame["pictures"] = len(found)
+        return found
+
+    async def _inside(self, message: Incoming) -> str:
+        """The forwarded chat that a message holds, as text; empty if there is none, or it cannot be had."""
+        answer: object = None
+        if number := folded(message):
+            try:
+                answer = await self._transport.call("get_forward_msg", {"message_id": number})
+            except CallError:
+                return ""
+        return unfolded(message, answer)
 
     def _time(self, chat: str) -> None:
         """Hand on what is held when its time has come."""
@@ -148,7 +200,7 @@ class Inbound:
         self._lanes.put(chat, lambda: self._release(chat, []))
 
     def _frame(self, message: Incoming, said_to_bot: bool) -> Frame:
-        names = {user: self._called.get((message.chat, user), "") for user in message.ats}
+        names = {user: self._people.name(message.chat, user) for user in message.ats}
         sender = {"id": message.user_id, "name": message.name or message.user_id}
         sender |= {"card": message.card} if message.card else {}
         sender |= {"role": message.role} if message.role else {}
@@ -161,35 +213,6 @@ class Inbound:
         }
         frame |= {"group_name": message.group_name} if message.group_name else {}
         return frame | ({"reply_to": quoted} if (quoted := identifier(message.quoted, negative=True)) else {})
-
-    async def _is_ours(self, message: Incoming) -> bool:
-        """Whether a message quotes the bot."""
-        quoted = message.quoted or ""
-        if await self._store.is_ours(message.chat, quoted):
-            return True
-        if not message.in_group or await self._store.seen(message.chat, quoted):
-            return False
-        try:
-            found = await self._transport.call("get_msg", {"message_id": quoted})
-        except CallError:
-            return False
-        return isinstance(found, Mapping) and identifier(found.get("user_id")) == message.self_id
-
-    async def _is_robot(self, message: Incoming) -> bool:
-        """Whether QQ says that a member is one of its official bots: those answer each other without end."""
-        key = (message.chat, message.user_id)
-        if key not in self._robots:
-            group = message.chat.partition(":")[2]
-            try:
-                found = await self._transport.call(
-                    "get_group_member_info", {"group_id": group, "user_id": message.user_id}
-                )
-            except CallFailed:
-                found = None
-            except CallError:
-                return False
-            self._keep(self._robots, key, isinstance(found, Mapping) and found.get("is_robot") is True)
-        return self._robots[key]
 
     # ---- notices
 
@@ -205,7 +228,9 @@ class Inbound:
                 message_id = identifier(event.get("message_id"), negative=True)
                 self._lanes.put(chat, lambda: self._withdrawn(chat, message_id))
             case "notify", "poke" if identifier(event.get("target_id")) == me and user not in ("", me):
-                self._tell(chat, "poke", user_id=user)
+                self._lanes.put(chat, lambda: self._poked(chat, user))
+            case "group_msg_emoji_like", _ if group and user not in ("", me) and event.get("is_add") is not False:
+                self._lanes.put(chat, lambda: self._liked(chat, user, event))
             case "notify", "input_status" if chat in self._holds and event.get("event_type") == 1:
                 self._holds[chat].typing(user, self._clock.now())
             case "group_ban", "lift_ban" if user in (me, ""):  # nobody's number: of the whole group
@@ -225,11 +250,29 @@ class Inbound:
         if await self._store.is_ours(chat, message_id) or not message_id:
             return
         await self._store.withdraw(chat, message_id)
+        if fetching := self._fetching.pop((chat, message_id), None):
+            fetching.cancel()
         self._counters.add("withdrawn")
         held = self._holds[chat].take() if chat in self._holds else []
         kept = [frame for frame in held if frame["message_id"] != message_id]
         told: list[Frame] = [{"type": "withdraw", "conversation": chat, "message_id": message_id}]
         await self._hand_on(chat, kept if len(kept) < len(held) else [*held, *told])
+
+    async def _poked(self, chat: str, user: str) -> None:
+        name = {"name": name} if (name := self._people.name(chat, user)) else {}
+        self._tell(chat, "poke", user_id=user, time=iso(self._clock.time()), **name)
+
+    async def _liked(self, chat: str, user: str, event: Event) -> None:
+        """Somebody has put an emoji under a message; if it is one of the bot's, it is told."""
+        message_id = identifier(event.get("message_id"), negative=True)
+        likes = event.get("likes")
+        first = likes[0] if isinstance(likes, list) and likes else None
+        emoji = identifier(first.get("emoji_id")) if isinstance(first, Mapping) else ""
+        if not (emoji and await self._store.is_ours(chat, message_id)):
+            return
+        name = {"name": name} if (name := self._people.name(chat, user)) else {}
+        about = {"user_id": user, "message_id": message_id, "emoji_id": emoji}
+        self._tell(chat, "reaction", time=iso(self._clock.time()), **about, **name)
 
     async def _muted(self, chat: str, seconds: float, kind: str = "") -> None:
         await self._sender.muted(chat, seconds, kind or "muted")
@@ -281,9 +324,6 @@ class Inbound:
             self._counters.add("apologies")
             await self._sender.say(chat, text)
 
-    @staticmethod
-    def _keep(kept: OrderedDict[tuple[str, str], T], key: tuple[str, str], value: T) -> None:
-        kept[key] = value
-        kept.move_to_end(key)
-        if len(kept) > _MOST_NAMES:
-            kept.popitem(last=False)
+
+def _may_show(frame: Frame) -> bool:
+    return frame["type"] == "message" and not frame.get("context_only")

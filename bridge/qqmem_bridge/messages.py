@@ -19,11 +19,13 @@ _MOST_NAME = 60
 _MOST_TEXT = 8000
 """Characters of one message that are handed on."""
 _CQ = re.compile(r"\[CQ:([^,\[\]]+)((?:,[^,=\[\]]+=[^,\[\]]*)*)\]")
+FORWARDED = "[转发的聊天记录]"
+NOBODY: Mapping[str, str] = {}
 _PLACEHOLDERS = {
     "record": "[语音]",
     "video": "[视频]",
-    "forward": "[转发的聊天记录]",
-    "node": "[转发的聊天记录]",
+    "forward": FORWARDED,
+    "node": FORWARDED,
     "dice": "[骰子]",
     "rps": "[猜拳]",
     "poke": "[戳一戳]",
@@ -173,9 +175,13 @@ def readable(incoming: Incoming, names: Mapping[str, str]) -> str:
 
     names: display names by QQ number.
     """
-    parts = (_readable(segment, incoming.self_id, names) for segment in incoming.segments)
-    text = mended("".join(parts)).strip()
+    text = mended(readable_segments(incoming.segments, incoming.self_id, names)).strip()
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
+
+
+def readable_segments(segments: Sequence[Segment], self_id: str = "", names: Mapping[str, str] = NOBODY) -> str:
+    """As readable, of the segments alone."""
+    return "".join(_readable(segment, self_id, names) for segment in segments)
 
 
 def _readable(segment: Segment, self_id: str, names: Mapping[str, str]) -> str:

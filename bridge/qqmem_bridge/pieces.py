@@ -20,20 +20,20 @@ _BREAKS = (
 _JOINERS = "\u200d\ufe0f\ufe0e\u20e3"
 
 
-def pieces(parts: Sequence[str], longest: int = 1200, most: int = 4) -> list[str]:
-    """Messages of at most `longest` characters, at most `most` of them.
+def pieces(parts: Sequence[str], longest: int = 1200, most: int = 4) -> tuple[list[str], list[str]]:
+    """Messages of at most `longest` characters, at most `most` of them; and what the last of them would have to hold.
 
-    Each part is a message where that is few enough; else neighbours share one. What does not fit at all is cut with
-    "…". Nothing is cut inside a block of code, an address or a character made of several, if that fits into one
-    message.
+    Each part is a message where that is few enough; else neighbours share one. Where that is not enough either, the
+    last is cut with "…", and the second list has it and all that follows, uncut. Nothing is cut inside a block of code,
+    an address or a character made of several, if that fits into one message.
     """
     short = [piece for part in parts if part.strip() for piece in _split(mended(part).strip(), longest)]
     if len(short) > most:
         short = _joined(short, longest)
-    if len(short) > most:
-        last = short[most - 1]
-        short = [*short[: most - 1], f"{last[: _seam(last, longest - 1)].rstrip()}…"]
-    return short
+    if len(short) <= most:
+        return short, []
+    last = short[most - 1]
+    return [*short[: most - 1], f"{last[: _seam(last, longest - 1)].rstrip()}…"], short[most - 1 :]
 
 
 def _joined(short: Sequence[str], longest: int) -> list[str]:

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from qqmem_bridge.actions import act
 from qqmem_bridge.clock import Clock
 from qqmem_bridge.counters import Counters, hidden
 from qqmem_bridge.errors import CallError, CallFailed, CallLost, NotConnected
+from qqmem_bridge.forwards import nodes
 from qqmem_bridge.lanes import Lanes
-from qqmem_bridge.messages import data, identifier, plain, segments_of
+from qqmem_bridge.lookup import find
 from qqmem_bridge.pace import Pace
 from qqmem_bridge.pieces import pieces
+from qqmem_bridge.rounds import Rounds
 from qqmem_bridge.store import Part, State, Store, Stored
 from qqmem_bridge.transport import Segment, Transport
 from qqmem_bridge.wire import Delivery
@@ -41,7 +45,12 @@ Report = Callable[[Stored], None]
 
 
 class Sender:
-    """The outbox at work. report: told of each finished reply of the service."""
+    """The outbox at work.
+
+    report: told of each finished reply of the service. me: the bot's number and name. rounds: told when it talks.
+    longest, most: of the messages of a reply. fold: the rest goes as a forwarded chat, which is one message, instead of
+    being cut.
+    """
 
     def __init__(
         self,
@@ -53,8 +62,11 @@ class Sender:
         report: Report,
         *,
         open_to: Callable[[str], bool],
+        me: Callable[[], tuple[str, str]],
+        rounds: Rounds,
         longest: int = 1200,
         most: int = 4,
+        fold: bool = True,
     ) -> None:
         self._transport = transport
         self._store = store
@@ -65,16 +77,21 @@ class Sender:
         self._open_to = open_to
         self._longest = longest
         self._most = most
+        self._fold = fold
+        self._me = me
+        self._rounds = rounds
         self._lanes = Lanes()
         self._account = asyncio.Lock()
         self._doubts: dict[str, int] = {}
         self._stopped: dict[str, int] = {}
         self._newest = 0
+        self._born = 0.0
         self.online = True
         """Whether QQ lets the account send."""
 
     async def start(self) -> None:
         """Go on with what was left."""
+        self._born = float(await self._store.get("born") or 0)
         for reply in await self._store.unsent():
             self._put(reply)
 
@@ -83,9 +100,9 @@ class Sender:
 
     async def accept(self, delivery: Delivery) -> None:
         """Store a reply of the service and send it; one that is known is not sent again, its outcome is."""
-        texts = pieces(delivery.parts, self._longest, self._most)
+        texts, rest = pieces(delivery.parts, self._longest, self._most)
         key = delivery.model_copy(update={"created": _moment(delivery.created)})
-        reply, new = await self._store.accept(key, texts, self._clock.time())
+        reply, new = await self._store.accept(key, texts, self._clock.time(), rest if self._fold else ())
         if new:
             self._counters.add("deliveries")
             self._put(reply)
@@ -125,6 +142,9 @@ class Sender:
         for part in reply.parts:
             if part.state == "sent":
                 continue
+            if found := await self._sent_before(reply, part):
+                await self._done(reply, part, found)
+                continue
             why = (
                 await self._settle(reply, part)
                 if part.state in ("sending", "unknown")
@@ -133,7 +153,7 @@ class Sender:
             if why:
                 break
         if not why:
-            await self._act(reply)
+            await act(self._transport, chat, reply.delivery.actions)
         state: State = "sent" if not why else "unknown" if why.startswith("unknown") else "failed"
         done = await self._store.finish(reply.id, state, why)
         self._counters.add(state)
@@ -158,23 +178,38 @@ class Sender:
                 continue
             await self._clock.sleep(self._pace.chat_delay(chat, self._clock.now()))
             try:
-                segments = await self._segments(reply, part)
+                request = await self._request(reply, part)
                 async with self._account:
                     await self._clock.sleep(self._pace.account_delay(self._clock.now()))
                     if await self._refusal(reply) or not (self._transport.connected and self.online):
                         continue
                     self._pace.sent(chat, self._clock.now())
                     await self._store.mark(reply.id, part.n, "sending", self._clock.time())
-                answer = await self._transport.call(*_request(chat, segments))
+                answer = await self._transport.call(*request)
             except NotConnected:
                 await self._store.mark(reply.id, part.n, "queued", self._clock.time())
                 await self._clock.sleep(1)
             except CallLost:
                 return await self._settle(reply, part)
             except CallFailed as error:
-                return await self._failed(reply, part, error)
+                if not part.folded or error.ambiguous or error.result(120) or error.result(110):
+                    return await self._failed(reply, part, error)
+                part = replace(part, folded=())  # accounts that are watched may not forward: its beginning, then
             else:
                 return await self._done(reply, part, str(answer["message_id"]) if isinstance(answer, Mapping) else "")
+
+    async def _sent_before(self, reply: Stored, part: Part) -> str | None:
+        """The id of a message that an earlier file has sent: this one is younger than the reply, and cannot know."""
+        created = reply.delivery.created
+        if part.state != "queued" or not created.isdigit() or float(created) >= self._born:
+            return None
+        await self._wait_connected(reply)
+        return await find(self._transport, self._store, reply.delivery.conversation, part, float(created))
+
+    async def _wait_connected(self, reply: Stored) -> None:
+        """No longer than the reply may be sent."""
+        while not self._transport.connected and self._clock.time() - reply.at <= TOO_OLD:
+            await self._clock.sleep(1)
 
     async def _refusal(self, reply: Stored) -> str:
         """Why a reply is not to be sent any more; empty if it is."""
@@ -208,6 +243,7 @@ class Sender:
     async def _done(self, reply: Stored, part: Part, message_id: str) -> str:
         await self._store.mark(reply.id, part.n, "sent", self._clock.time(), message_id)
         self._doubts.pop(reply.delivery.conversation, None)
+        self._rounds.replied(reply.delivery.conversation, self._clock.now())
         return ""
 
     async def _settle(self, reply: Stored, part: Part) -> str:
@@ -216,12 +252,9 @@ class Sender:
         given = reply.at if not part.at else part.at
         for delay in _LOOKS:
             await self._clock.sleep(delay)
-            while not self._transport.connected:
-                if self._clock.time() - reply.at > TOO_OLD:
-                    break
-                await self._clock.sleep(1)
+            await self._wait_connected(reply)
             self._counters.add("looked_up")
-            if found := await self._find(chat, part.text, given):
+            if found := await find(self._transport, self._store, chat, part, given):
                 return await self._done(reply, part, found)
         await self._store.mark(reply.id, part.n, "unknown", self._clock.time())
         self._doubts[chat] = self._doubts.get(chat, 0) + 1
@@ -231,29 +264,15 @@ class Sender:
         log.warning("%s: nobody knows whether a message was sent; it is not sent again", hidden(chat))
         return "unknown: it may have been sent"
 
-    async def _find(self, chat: str, text: str, given: float) -> str | None:
-        """The id of the bot's message with this text that is none of those it knows."""
-        kind, _, number = chat.partition(":")
-        action, key = (
-            ("get_group_msg_history", "group_id") if kind == "group" else ("get_friend_msg_history", "user_id")
-        )
-        try:
-            answer = await self._transport.call(action, {key: number, "count": 20})
-        except CallError:
-            return None
-        messages = answer.get("messages") if isinstance(answer, Mapping) else None
-        known = await self._store.sent_ids(chat)
-        for message in reversed(messages if isinstance(messages, list) else []):
-            if not isinstance(message, Mapping) or str(message.get("user_id")) != str(message.get("self_id")):
-                continue
-            message_id = identifier(message.get("message_id"), negative=True)
-            sent = message.get("time")
-            late = isinstance(sent, int | float) and sent < given - 120  # the clocks of two machines
-            if message_id and message_id not in known and not late and _same(message.get("message"), text):
-                return message_id
-        return None
-
     # ---- what a message is made of
+
+    async def _request(self, reply: Stored, part: Part) -> tuple[str, dict[str, Any]]:
+        """The call that sends a message."""
+        kind, _, number = reply.delivery.conversation.partition(":")
+        whom = {"group_id": number} if kind == "group" else {"user_id": number}
+        if part.folded:
+            return f"send_{kind}_forward_msg", {**whom, "messages": nodes(part.folded, *self._me())}
+        return f"send_{kind}_msg", {**whom, "message": await self._segments(reply, part)}
 
     async def _segments(self, reply: Stored, part: Part) -> list[Segment]:
         """Text stays text, whatever it looks like; only the bridge quotes and only it @s, never everybody."""
@@ -289,37 +308,6 @@ class Sender:
         except CallError:
             return None, delivery.at
         return target, delivery.at
-
-    async def _act(self, reply: Stored) -> None:
-        """Reactions and pokes; whether they succeed is not important."""
-        kind, _, number = reply.delivery.conversation.partition(":")
-        for action in reply.delivery.actions:
-            emoji, message = identifier(action.get("emoji_id")), identifier(action.get("message_id"), negative=True)
-            user = identifier(action.get("user_id"))
-            try:
-                if action.get("type") == "EMOJI_LIKE" and emoji and message:
-                    await self._transport.call(
-                        "set_msg_emoji_like", {"message_id": message, "emoji_id": emoji, "set": True}
-                    )
-                elif action.get("type") == "POKE" and kind == "group" and user:
-                    await self._transport.call("group_poke", {"group_id": number, "user_id": user})
-                elif action.get("type") == "POKE" and kind == "private":
-                    await self._transport.call("friend_poke", {"user_id": number})
-            except CallError as error:
-                log.info("%s: an action failed (%s)", hidden(reply.delivery.conversation), type(error).__name__)
-
-
-def _request(chat: str, segments: Sequence[Segment]) -> tuple[str, dict[str, Any]]:
-    kind, _, number = chat.partition(":")
-    if kind == "group":
-        return "send_group_msg", {"group_id": number, "message": list(segments)}
-    return "send_private_msg", {"user_id": number, "message": list(segments)}
-
-
-def _same(message: object, text: str) -> bool:
-    segments = list(segments_of(message))
-    found = plain([s for s in segments if data(s)])
-    return "".join(found.split()) == "".join(text.split())
 
 
 def _moment(created: str) -> str:

@@ -7,16 +7,18 @@ import json
 import logging
 import random
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Protocol
 
 from pydantic import ValidationError
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed
 
-from qqmem_bridge.clock import Backoff, Clock
+from qqmem_bridge.clock import Clock
 from qqmem_bridge.counters import Counters
 from qqmem_bridge.errors import Refused
+from qqmem_bridge.line import Line, Nonsense
 from qqmem_bridge.store import Frame, Store, Stored
+from qqmem_bridge.upload import Uploader
 from qqmem_bridge.wire import FRAME, PROTOCOL, Ack, Delivery, Error, Turn, Welcome
 
 log = logging.getLogger(__name__)
@@ -25,7 +27,7 @@ STALE = 600.0
 """Seconds after which a message is not answered any more, only remembered."""
 _STATUS_EVERY = 10.0
 _PATIENCE = 30.0
-"""Seconds without any frame of the service after which the connection counts as dead; it answers each ping."""
+"""Seconds without any frame of the service after which the connection counts as dead; it answers a ping."""
 _MOST_BYTES = 4 * 2**20
 
 
@@ -56,24 +58,32 @@ class Service:
         *,
         chance: random.Random | None = None,
     ) -> None:
-        self._url = url
-        self._token = token
         self._name = name
         self._store = store
         self._clock = clock
         self._counters = counters
         self._self_id = self_id
-        self._backoff = Backoff(chance or random.Random())
         self._more = asyncio.Event()
-        self._socket: ClientConnection | None = None
         self._reports: list[Frame] = []
-        self._heard = 0.0
         self._last = 0
-        self.reconnects = 0
+        self._uploads = Uploader(url, token, clock, counters)
+        self._line = Line(
+            "service", url, token, clock, chance,
+            patience=_PATIENCE,
+            probe=json.dumps({"type": "ping"}),
+            most_bytes=_MOST_BYTES,
+            no_token="The service does not accept the token; "
+            "QQMEM_BRIDGE_TOKEN must be one of its tokens with the scope bridge.",
+            no_address="service is not an address such as ws://127.0.0.1:9999/ws/bridge",
+        )  # fmt: skip
 
     @property
     def connected(self) -> bool:
-        return self._socket is not None
+        return self._line.connected
+
+    @property
+    def reconnects(self) -> int:
+        return self._line.reconnects
 
     def wake(self) -> None:
         """There is something new in the inbox."""
@@ -90,66 +100,49 @@ class Service:
             self._reports.append({"delivery_id": number, "status": status, "message_ids": ids, **more})
             self._more.set()
 
+    async def close(self) -> None:
+        await self._uploads.close()
+
     async def run(self, listener: Listener) -> None:
         """Keep the connection up until cancelled. Raises Refused if the service does not let us in."""
-        headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
-        while True:
-            self_id = await self._self_id()
-            try:
-                async with connect(
-                    self._url,
-                    additional_headers=headers,
-                    max_size=_MOST_BYTES,
-                    ping_interval=None,
-                    close_timeout=1,
-                    proxy=None,
-                ) as socket:
-                    await self._serve(socket, self_id, listener)
-            except ConnectionClosed as error:
-                _refused(error, self._name)
-                log.warning("service: the connection was closed (%s)", error.rcvd.code if error.rcvd else "dropped")
-            except InvalidStatus as error:
-                if error.response.status_code in (401, 403):
-                    raise _no_token() from error
-                log.warning("service: HTTP %d", error.response.status_code)
-            except InvalidURI as error:
-                raise Refused(
-                    f"service.url is not an address such as ws://127.0.0.1:9999/ws/bridge: {self._url}"
-                ) from error
-            except (OSError, TimeoutError, InvalidHandshake, _NonsenseError) as error:
-                log.warning("service: not connected (%s)", type(error).__name__)
-            finally:
-                if self._socket is not None:
-                    self._socket = None
-                    self.reconnects += 1
-                self._reports.clear()
-            await self._clock.sleep(next(self._backoff))
+        await self._self_id()  # nothing to say hello with before NapCat was there once
+        await self._line.keep_up(partial(self._talk, listener), self._reports.clear)
 
-    async def _serve(self, socket: ClientConnection, self_id: str, listener: Listener) -> None:
+    async def _talk(self, listener: Listener) -> None:
         self._last = int(await self._store.get("last_reported") or 0)
-        await _send(socket, type="hello", protocol=PROTOCOL, bridge=self._name, self_id=self_id, last_acked=self._last)
-        self._heard = self._clock.now()
-        watch = asyncio.create_task(self._watch(socket))  # also while there is no welcome
+        self_id = await self._self_id()
         try:
-            welcome = _parsed(await socket.recv())
+            await self._send(type="hello", protocol=PROTOCOL, bridge=self._name, self_id=self_id, last_acked=self._last)
+            welcome = _parsed(await self._line.recv())
             if not isinstance(welcome, Welcome):
-                raise _NonsenseError
+                raise Nonsense
             if welcome.protocol != PROTOCOL:
                 raise Refused(
                     f"The service speaks protocol {welcome.protocol}, this bridge {PROTOCOL}; update the older of them."
                 )
-            await self._store.acked(welcome.resume_from, below=True)
-            self._socket = socket
-            self._backoff.reset()
+            if await self._store.resume(welcome.resume_from):
+                log.warning("service: it knows more than bridge.db, which is new or an old copy; going on above that")
+            self._line.up()
             log.info("service: connected")
-            await _first(self._listen(socket, listener), self._hand_on(socket), self._tell(socket, listener))
-        finally:
-            watch.cancel()
+            await _first(self._listen(listener), self._hand_on(), self._tell(listener))
+        except ConnectionClosed as error:
+            self._see_why(error)
+            raise
 
-    async def _listen(self, socket: ClientConnection, listener: Listener) -> None:
+    def _see_why(self, error: ConnectionClosed) -> None:
+        """Raise Refused if there is no use in coming back."""
+        code = error.rcvd.code if error.rcvd else 0
+        if code == 4409:
+            raise Refused(
+                f"Another bridge named {self._name} has connected; give each its own name (bridge.yaml: name), "
+                "or stop the other."
+            ) from error
+        if code in (1008, 4401, 4403):
+            raise self._line.refused() from error
+
+    async def _listen(self, listener: Listener) -> None:
         while True:
-            raw = await socket.recv()
-            self._heard = self._clock.now()
+            raw = await self._line.recv()
             match frame := _parsed(raw):
                 case Ack(seq=seq):
                     await self._store.acked(seq)
@@ -165,39 +158,35 @@ class Service:
                     if (number := _delivery_id(raw)) is not None:
                         self._outcome(number, "failed", [], "malformed")
 
-    async def _hand_on(self, socket: ClientConnection) -> None:
+    async def _hand_on(self) -> None:
         """Send what is in the inbox, in order, each frame once on this connection; and the reports."""
         sent = 0
         while True:
             self._more.clear()
             while self._reports:
                 outcome = self._reports.pop(0)
-                await _send(socket, type="delivered", **outcome)
+                await self._send(type="delivered", **outcome)
                 self._last = max(self._last, outcome["delivery_id"])
                 await self._store.put("last_reported", str(self._last))
             frames = await self._store.frames(sent)
             for seq, at, frame in frames:
                 if frame["type"] == "message" and self._clock.time() - at > STALE:
                     frame["context_only"] = True
-                await _send(socket, seq=seq, **frame)
+                if frame.pop("pictures", 0):
+                    frame["images"] = await self._uploads.pictures(await self._store.pictures(seq))
+                await self._send(seq=seq, **frame)
                 sent = seq
                 self._counters.add("handed_on")
             if not frames and not self._reports:
                 await self._more.wait()
 
-    async def _tell(self, socket: ClientConnection, listener: Listener) -> None:
+    async def _tell(self, listener: Listener) -> None:
         while True:
-            await _send(socket, type="status", **await listener.status())
+            await self._send(type="status", **await listener.status())
             await self._clock.sleep(_STATUS_EVERY)
-            await _send(socket, type="ping")
 
-    async def _watch(self, socket: ClientConnection) -> None:
-        while True:
-            await self._clock.sleep(_PATIENCE / 4)
-            if self._clock.now() - self._heard > _PATIENCE:
-                log.warning("service: silent for %.0f s, connecting anew", _PATIENCE)
-                socket.transport.abort()
-                return
+    async def _send(self, **frame: object) -> None:
+        await self._line.send(json.dumps(frame))
 
 
 async def _first(*jobs: Coroutine[Any, Any, None]) -> None:
@@ -211,14 +200,6 @@ async def _first(*jobs: Coroutine[Any, Any, None]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-class _NonsenseError(Exception):
-    """The other end does not speak our protocol."""
-
-
-async def _send(socket: ClientConnection, **frame: object) -> None:
-    await socket.send(json.dumps(frame))
 
 
 def _parsed(raw: str | bytes) -> object:
@@ -238,20 +219,3 @@ def _delivery_id(raw: str | bytes) -> int | None:
         return None
     found = frame.get("delivery_id") if isinstance(frame, dict) and frame.get("type") == "delivery" else None
     return found if isinstance(found, int) else None
-
-
-def _refused(error: ConnectionClosed, name: str) -> None:
-    """Raise Refused if there is no use in coming back."""
-    code = error.rcvd.code if error.rcvd else 0
-    if code == 4409:
-        raise Refused(
-            f"Another bridge named {name} has connected; give each its own name (bridge.yaml: name), or stop the other."
-        ) from error
-    if code in (1008, 4401, 4403):
-        raise _no_token() from error
-
-
-def _no_token() -> Refused:
-    return Refused(
-        "The service does not accept the token; QQMEM_BRIDGE_TOKEN must be one of its tokens with the scope bridge."
-    )

@@ -38,6 +38,9 @@ class Napcat(Section):
 
     url: str = Field(default="ws://127.0.0.1:3001", description="NapCat 的 WebSocket 服务器（正向 WS）地址。")
     token: SecretStr | None = Field(default=None, description="NapCat 里为它设的 token；也可用环境变量 NAPCAT_TOKEN。")
+    files: tuple[str, ...] = Field(
+        default=(), description="NapCat 自己提供图片的地址（host:port）；内网地址只有写在这里才会去取图片。"
+    )
 
 
 class Allow(Section):
@@ -67,7 +70,8 @@ class Pieces(Section):
     """How long replies are split."""
 
     longest: int = Field(default=1200, ge=100, le=4000, description="一条消息最多几个字；更长的会拆开。")
-    most: int = Field(default=4, ge=1, le=20, description="一次回复最多拆成几条；再多的截断。")
+    most: int = Field(default=4, ge=1, le=20, description="一次回复最多拆成几条。")
+    fold: bool = Field(default=True, description="再多的合成一条转发的聊天记录；false 则截断。")
 
 
 class Merge(Section):
@@ -107,9 +111,20 @@ class Settings(BaseSettings):
         description="这个桥的名字（字母、数字、_ . -）；同一个服务上的每个桥各用各的。",
     )
     data: Path = Field(default=Path("bridge-data"), description="存放收发记录的文件夹。")
-    transport: Literal["onebot"] = Field(default="onebot", description="怎样连 QQ。")
+    transport: Literal["onebot", "ncatbot"] = Field(
+        default="onebot",
+        description="怎样连 QQ：onebot 自带；ncatbot 要另装（pip install ncatbot==4.4.1.post1），其许可证禁止商用。",
+    )
     names: tuple[str, ...] = Field(default=("小忆", "qqmem"), description="机器人的名字；群消息以它开头就算在叫它。")
     bots: tuple[Number, ...] = Field(default=(), description="群里其他机器人的 QQ 号；它们的话不算在叫它。")
+    rounds: int = Field(
+        default=8,
+        ge=0,
+        description="群里同一个人连着几次在机器人说完五秒内接话，就当是机器人，十分钟不理；0 不限。",
+    )
+    reaction: int = Field(
+        default=0, ge=0, description="群里写回复时，给那条消息贴哪个表情（编号，例如 66），写完拿掉；0 不贴。"
+    )
     napcat: Napcat = Field(default_factory=Napcat, description="QQ 那一侧（NapCat）。")
     allow: Allow = Field(default_factory=Allow, description="谁可以和机器人说话。默认谁都不行，请填名单。")
     pace: PaceSettings = Field(default_factory=PaceSettings, description="发送的快慢。太快容易被封号。")

@@ -1,9 +1,5 @@
 """What must survive a kill: messages on their way to the service, replies on their way to QQ. One SQLite file.
 
-seen    every message of the last 7 days by (self_id, chat, message_id); `event` while it is not yet handed on
-inbox   frames for the service by `seq`, until it has acked them
-outbox  replies, and `parts`: the messages each became, with the outcome of each
-
 One thread owns the connection. Each method is one transaction.
 """
 
@@ -12,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from qqmem_bridge.messages import Incoming
+from qqmem_bridge.tables import prepare
 from qqmem_bridge.transport import Event
 from qqmem_bridge.wire import Delivery
 
@@ -26,42 +23,26 @@ T = TypeVar("T")
 State = Literal["queued", "sending", "sent", "failed", "unknown"]
 Frame = dict[str, Any]
 
+NO_PICTURES: Mapping[str, Sequence[bytes]] = {}
 KEPT = 7 * 86400.0
 """Seconds for which a message is known again."""
 MOST_OF_CHAT = 200
 """Frames of one chat that wait for the service."""
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS seen (
-  n INTEGER PRIMARY KEY, self_id TEXT NOT NULL, chat TEXT NOT NULL, message_id TEXT NOT NULL, user_id TEXT NOT NULL,
-  at REAL NOT NULL, addressed INTEGER NOT NULL DEFAULT 0, withdrawn INTEGER NOT NULL DEFAULT 0, event TEXT,
-  UNIQUE (self_id, chat, message_id));
-CREATE INDEX IF NOT EXISTS seen_at ON seen (at);
-CREATE INDEX IF NOT EXISTS seen_chat ON seen (chat, n);
-CREATE TABLE IF NOT EXISTS inbox (seq INTEGER PRIMARY KEY, chat TEXT NOT NULL, at REAL NOT NULL, frame TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS outbox (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, delivery_id INTEGER NOT NULL, created TEXT NOT NULL, chat TEXT NOT NULL,
-  at REAL NOT NULL, frame TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL DEFAULT '',
-  UNIQUE (delivery_id, created));
-CREATE TABLE IF NOT EXISTS parts (
-  outbox_id INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE, n INTEGER NOT NULL, chat TEXT NOT NULL,
-  text TEXT NOT NULL, state TEXT NOT NULL, message_id TEXT NOT NULL DEFAULT '', at REAL NOT NULL DEFAULT 0,
-  PRIMARY KEY (outbox_id, n));
-CREATE INDEX IF NOT EXISTS parts_message ON parts (chat, message_id);
-CREATE TABLE IF NOT EXISTS paused (chat TEXT PRIMARY KEY, until REAL NOT NULL, reason TEXT NOT NULL);
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One message of a reply. at: when it was last given to QQ's side, seconds since 1970."""
+    """One message of a reply. at: when it was last given to QQ's side, seconds since 1970.
+
+    folded: the messages of a forwarded chat, if it is one; then text is what is sent if it is not taken.
+    """
 
     n: int
     text: str
     state: State
     message_id: str
     at: float
+    folded: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +87,8 @@ class Store:
 
     def _open(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._connection = connection = sqlite3.connect(self._path, isolation_level=None)
-        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON", "busy_timeout = 5000"):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.executescript(_TABLES)
-        # A new file begins above whatever an older one has reached, so that nothing is taken for stored already.
-        connection.execute("INSERT OR IGNORE INTO meta VALUES ('seq', ?)", (str(int(self._now)),))
+        self._connection = sqlite3.connect(self._path, isolation_level=None)
+        prepare(self._connection, self._now)
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -167,14 +144,21 @@ class Store:
         )
         return [json.loads(raw) for (raw,) in rows]
 
-    async def hand_on(self, chat: str, frames: Sequence[Frame], now: float) -> int:
-        """Queue frames for the service, in order. Returns how many older ones of the chat had to go for them."""
+    async def hand_on(
+        self, chat: str, frames: Sequence[Frame], now: float, pictures: Mapping[str, Sequence[bytes]] = NO_PICTURES
+    ) -> int:
+        """Queue frames for the service, in order. Returns how many older ones of the chat had to go for them.
+
+        pictures: by the ids of their messages.
+        """
 
         def work(c: sqlite3.Connection) -> int:
             (last,) = c.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'seq'").fetchone()
             for seq, frame in enumerate(frames, last + 1):
                 c.execute("INSERT INTO inbox VALUES (?, ?, ?, ?)", (seq, chat, now, json.dumps(frame)))
                 if frame["type"] == "message":
+                    for n, content in enumerate(pictures.get(frame["message_id"], ())):
+                        c.execute("INSERT INTO pictures VALUES (?, ?, ?)", (seq, n, content))
                     c.execute(
                         "UPDATE seen SET event = NULL, addressed = ? WHERE chat = ? AND message_id = ?",
                         (frame["addressed"], chat, frame["message_id"]),
@@ -199,9 +183,34 @@ class Store:
         rows = await self._do(lambda c: c.execute(sql, (after, most)).fetchall())
         return [(seq, at, json.loads(frame)) for seq, at, frame in rows]
 
-    async def acked(self, seq: int, *, below: bool = False) -> None:
-        """The service has stored a frame; below: and all before it."""
-        await self._do(lambda c: c.execute(f"DELETE FROM inbox WHERE seq {'<=' if below else '='} ?", (seq,)))
+    async def pictures(self, seq: int) -> list[bytes]:
+        """Of the message in a frame."""
+        sql = "SELECT content FROM pictures WHERE seq = ? ORDER BY n"
+        return [content for (content,) in await self._do(lambda c: c.execute(sql, (seq,)).fetchall())]
+
+    async def acked(self, seq: int) -> None:
+        """The service has stored a frame."""
+        await self._do(lambda c: c.execute("DELETE FROM inbox WHERE seq = ?", (seq,)))
+
+    async def resume(self, seq: int) -> bool:
+        """The service has stored all frames up to this one.
+
+        Whether it has more than this file knows of: the file is new, or an old copy. Then what waits here is something
+        else than what the service has under these numbers, and is counted on above them.
+        """
+
+        def work(c: sqlite3.Connection) -> bool:
+            (last,) = c.execute("SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'seq'").fetchone()
+            if seq <= last:
+                c.execute("DELETE FROM inbox WHERE seq <= ?", (seq,))
+                return False
+            waiting = c.execute("SELECT seq FROM inbox ORDER BY seq DESC").fetchall()
+            for n, (old,) in enumerate(waiting):  # the highest first: no two meet
+                c.execute("UPDATE inbox SET seq = ? WHERE seq = ?", (seq + len(waiting) - n, old))
+            c.execute("UPDATE meta SET value = ? WHERE key = 'seq'", (str(seq + len(waiting)),))
+            return True
+
+        return await self._do(work)
 
     async def depth(self) -> tuple[int, int]:
         """How many frames wait for the service, and how many replies for QQ."""
@@ -246,8 +255,13 @@ class Store:
 
     # ---- towards QQ
 
-    async def accept(self, delivery: Delivery, texts: Sequence[str], now: float) -> tuple[Stored, bool]:
-        """Store a reply with its messages, and whether it is new. Negative ids are the bridge's own."""
+    async def accept(
+        self, delivery: Delivery, texts: Sequence[str], now: float, folded: Sequence[str] = ()
+    ) -> tuple[Stored, bool]:
+        """Store a reply with its messages, and whether it is new. Negative ids are the bridge's own.
+
+        folded: the last of the messages as a forwarded chat, if it is to be one.
+        """
 
         def work(c: sqlite3.Connection) -> tuple[Stored, bool]:
             key = (delivery.delivery_id, delivery.created)
@@ -259,8 +273,9 @@ class Store:
             (found,) = c.execute("SELECT id FROM outbox WHERE delivery_id = ? AND created = ?", key).fetchone()
             if new:
                 for n, text in enumerate(texts):
-                    sql = "INSERT INTO parts (outbox_id, n, chat, text, state) VALUES (?, ?, ?, ?, 'queued')"
-                    c.execute(sql, (found, n, delivery.conversation, text))
+                    inside = json.dumps(folded if n == len(texts) - 1 else [])
+                    sql = "INSERT INTO parts (outbox_id, n, chat, text, state, folded) VALUES (?, ?, ?, ?, 'queued', ?)"
+                    c.execute(sql, (found, n, delivery.conversation, text, inside))
             return _stored(c, found), new == 1
 
         return await self._do(work)
@@ -321,9 +336,11 @@ def _stored(c: sqlite3.Connection, found: int) -> Stored:
     frame, at, state, reason = c.execute(
         "SELECT frame, at, state, reason FROM outbox WHERE id = ?", (found,)
     ).fetchone()
-    parts = c.execute("SELECT n, text, state, message_id, at FROM parts WHERE outbox_id = ? ORDER BY n", (found,))
+    sql = "SELECT n, text, state, message_id, at, folded FROM parts WHERE outbox_id = ? ORDER BY n"
+    rows = c.execute(sql, (found,))
+    parts = tuple(Part(n, text, told, sent, at, tuple(json.loads(folded))) for n, text, told, sent, at, folded in rows)
     delivery = Delivery.model_construct(**_tuples(json.loads(frame)))
-    return Stored(found, delivery, at, state, reason, tuple(Part(*part) for part in parts))
+    return Stored(found, delivery, at, state, reason, parts)
 
 
 def _tuples(frame: Frame) -> Frame:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import UTC, datetime
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
@@ -16,10 +17,11 @@ from qqmem.api.auth import Caller
 from qqmem.api.bridges import Bridges, Link
 from qqmem.api.problems import note, sentence
 from qqmem.api.socket import BINARY, BUG, RESTART, send
-from qqmem.api.state import Bridger, Limits, TheBridges, TheChats, TheCondition, TheLimits, TheSockets
+from qqmem.api.state import Bridger, Limits, TheBridges, TheChats, TheCondition, TheLimits, TheSockets, TheUploads
 from qqmem.api.wire import INTERNAL, to_json
 from qqmem.chat import Chats
 from qqmem.errors import Conflict, DatabaseError, EngineStopped, InvalidRequest, QqmemError
+from qqmem.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ async def bridge_socket(
     caller: Bridger,
     chats: TheChats,
     bridges: TheBridges,
+    uploads: TheUploads,
     limits: TheLimits,
     condition: TheCondition,
     sockets: TheSockets,
@@ -48,7 +51,7 @@ async def bridge_socket(
     assert task is not None, "a route runs in a task"
     sockets.add(task)
     try:
-        await BridgeSocket(socket, caller, chats, bridges, limits).serve(condition.stopping)
+        await BridgeSocket(socket, caller, chats, bridges, uploads, limits).serve(condition.stopping)
     finally:
         sockets.discard(task)
 
@@ -59,12 +62,21 @@ class BridgeSocket:
     Nothing is lost with it: what was not acknowledged is brought again, what was not delivered is sent again.
     """
 
-    def __init__(self, socket: WebSocket, caller: Caller, chats: Chats, bridges: Bridges, limits: Limits) -> None:
+    def __init__(
+        self,
+        socket: WebSocket,
+        caller: Caller,
+        chats: Chats,
+        bridges: Bridges,
+        uploads: Uploads,
+        limits: Limits,
+    ) -> None:
         self._socket = socket
         self._caller = caller
         self._chats = chats
         self._bridges = bridges
         self._deliveries = bridges.deliveries
+        self._uploads = uploads
         self._limits = limits
 
     async def serve(self, stopping: asyncio.Event) -> None:
@@ -232,12 +244,18 @@ class BridgeSocket:
         match frame:
             case wire.WithdrawFrame():
                 await self._chats.withdraw(frame.conversation, frame.message_id)
+                await self._uploads.sweep(datetime.now(UTC))
+                await self._bridges.count()
             case wire.CancelFrame():
                 await self._chats.cancel(frame.conversation)
             case wire.NoticeFrame(kind="muted" | "kicked") if _is_about(frame, link):
                 until = frame.until if frame.kind == "muted" else None
                 await self._deliveries.mute(frame.conversation, until)
                 await self._chats.cancel(frame.conversation)
+            case wire.NoticeFrame(kind="poke" | "reaction", user_id=str(who)) if who != link.self_id:
+                is_poke, now = frame.kind == "poke", asyncio.get_running_loop().time()
+                is_answered = is_poke and self._bridges.may_answer_poke(frame.conversation, now)
+                await self._chats.bring(convert.from_notice(frame, who, link.name, is_answered=is_answered))
             case wire.NoticeFrame(kind="unmuted" | "joined") if _is_about(frame, link):
                 await self._deliveries.unmute(frame.conversation)
 

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
 """Frames that may wait for a bridge to read them."""
+POKE_SECONDS = 60.0
+"""Between two pokes of a conversation that are answered."""
 LOOK_SECONDS = 60.0
 """How often deliveries are looked at that no bridge has asked for."""
 
@@ -50,6 +52,7 @@ class Bridges:
         """Bridges by conversation."""
         self._turns: dict[int, tuple[str, tuple[str, ...]]] = {}
         """Bridge and message ids of those that are being written."""
+        self._poked: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._known, self._undelivered = 0, 0
 
@@ -105,6 +108,14 @@ class Bridges:
             log.info("delivery %d of %s: %s", ended.id, ended.bridge, frame.status)
             self._over(ended, frame.status)
             self._changed.set()
+
+    def may_answer_poke(self, conversation: str, now: float) -> bool:
+        """Whether a poke there is answered now: not every one is. now: in seconds that only go forward."""
+        if now - self._poked.get(conversation, -POKE_SECONDS) < POKE_SECONDS:
+            return False
+        self._poked = {one: since for one, since in self._poked.items() if now - since < POKE_SECONDS}
+        self._poked[conversation] = now
+        return True
 
     def publish(self, event: Event) -> None:
         """Something happens in a turn."""

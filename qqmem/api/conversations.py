@@ -22,6 +22,10 @@ Id = Annotated[wire.ConversationId, Path(examples=["private:10001"])]
 Limit = Annotated[int, Query(ge=1, le=200, description="Most entries of the page.")]
 BeforeConversation = Annotated[wire.ConversationId | None, Query(description="`next` of the page before.")]
 BeforeMessage = Annotated[int | None, Query(ge=1, lt=2**63, description="`next` of the page before.")]
+Trace = Annotated[
+    bool,
+    Query(description="With what was thought, and turns of which no message is left, such as superseded."),
+]
 
 _LINES = """{"type":"message","id":41,"role":"user","sender":{"id":"10001","name":"小明","role":""},"text":"你好", …}
 {"type":"turn","id":7,"messages":[41],"outcome":"replied","reply":"你好呀！", …}
@@ -61,14 +65,17 @@ async def cancel_reply(id: Id, _: Chatter, history: TheHistory, chats: TheChats)
 
 @router.get("/{id}/messages", response_model_exclude_none=True)
 async def list_messages(
-    id: Id, _: Reader, history: TheHistory, limit: Limit = 50, before: BeforeMessage = None
+    id: Id, _: Reader, history: TheHistory, limit: Limit = 50, before: BeforeMessage = None, trace: Trace = False
 ) -> wire.MessagePage:
     """What was said, the newest page first, and how the replies came about."""
     messages = await history.messages(id, limit, before)
     turns = await history.turns(id, {message.turn for message in messages if message.turn is not None})
+    if trace and messages:
+        began = await history.turns_since(id, messages[0].id, before)
+        turns = sorted({turn.id: turn for turn in (*turns, *began)}.values(), key=lambda turn: turn.id)
     return wire.MessagePage(
         messages=tuple(wire.Message.model_validate(message) for message in messages),
-        turns=tuple(convert.to_turn(turn, thinking=False) for turn in turns),
+        turns=tuple(convert.to_turn(turn, thinking=trace) for turn in turns),
         next=messages[0].id if len(messages) == limit else None,
     )
 

@@ -10,6 +10,7 @@ from qqmem.api import frames, wire, wire_bridge, wire_live
 from qqmem.chat import Event, Recalled, Reply, Token, TurnEnded, TurnStarted
 from qqmem.deliveries import Delivery
 from qqmem.errors import EngineStopped, InvalidRequest, ModelError, PromptTooLong, QqmemError, TooLarge
+from qqmem.faces import face
 from qqmem.memory.types import Change
 from qqmem.output import paragraphs
 from qqmem.records import Action, Incoming, Message, Recall, Sender, Turn
@@ -33,13 +34,11 @@ def _from_post(
     body: wire.PrivateChat | wire.GroupChat, conversation: str, sender: Sender, name: str, longest: int
 ) -> Incoming:
     media = "[图片]" * len(body.image_urls) + "[视频]" * len(body.video_urls)
-    if media and not body.content.strip():
-        raise InvalidRequest("Images and videos cannot be looked at yet; send some text with them.")
-    text = _checked(body.content, longest)
+    text = _checked(f"{body.content} {media}".strip() if media else body.content, longest)
     return Incoming(
         conversation=conversation,
         sender=sender,
-        text=f"{text} {media}" if media else text,
+        text=text,
         time=body.timestamp or datetime.now(UTC),
         message_id=body.message_id,
         reply_to=body.reply_to,
@@ -76,6 +75,23 @@ def from_bridge(frame: wire_bridge.MessageFrame, bridge: str, longest: int) -> I
         bridge=bridge,
         seq=frame.seq,
         context_only=frame.context_only,
+        images=frame.images,
+    )
+
+
+def from_notice(frame: wire_bridge.NoticeFrame, who: str, bridge: str, *, is_answered: bool) -> Incoming:
+    """A poke, or a reaction to a message, as something that was said. who: has done it."""
+    text = "[戳一戳]" if frame.kind == "poke" else f"[表情回应 {face(frame.emoji_id or 0)}]"
+    return Incoming(
+        conversation=frame.conversation,
+        sender=Sender(who, frame.name or who),
+        text=text,
+        time=frame.time or datetime.now(UTC),
+        reply_to=frame.message_id,
+        addressed=True,
+        bridge=bridge,
+        seq=frame.seq,
+        context_only=not is_answered,
     )
 
 

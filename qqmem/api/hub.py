@@ -20,7 +20,7 @@ from typing import Any
 from qqmem.api import convert
 from qqmem.api.scene import Scene
 from qqmem.api.wire import Out, to_json
-from qqmem.api.wire_bridge import BridgeLiveFrame
+from qqmem.api.wire_bridge import BridgeLiveFrame, BridgeSeen
 from qqmem.api.wire_live import (
     EngineFrame,
     HealthFrame,
@@ -145,6 +145,16 @@ class Hub:
         self._looked_at = -math.inf
         self._counted = 0
         self._health, self._load = self._seen(None)
+
+    @property
+    def bridges(self) -> tuple[BridgeSeen, ...]:
+        """Those that are connected."""
+        return self._scene.bridges
+
+    @property
+    def release(self) -> str | None:
+        """The one that serves; None is the untrained model."""
+        return self._scene.release
 
     # ---- what it is told ---------------------------------------------------------------------------------------------
 

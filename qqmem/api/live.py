@@ -9,7 +9,7 @@ from fastapi import APIRouter, WebSocket
 
 from qqmem.api.auth import Caller
 from qqmem.api.hub import Hub, Watcher
-from qqmem.api.socket import BUG, RESTART, send
+from qqmem.api.socket import BUG, LOGGED_OUT, RESTART, send
 from qqmem.api.state import Limits, Reader, TheCondition, TheHub, TheLimits, TheSockets
 
 log = logging.getLogger(__name__)
@@ -66,11 +66,13 @@ class LiveSocket:
             async with asyncio.TaskGroup() as group:
                 told = group.create_task(stopping.wait())
                 both = group.create_task(self._read()), group.create_task(self._write(watcher))
-                await asyncio.wait((told, *both), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((told, *both), timeout=self._caller.seconds, return_when=asyncio.FIRST_COMPLETED)
                 ended = next((task for task in both if task.done()), None)
                 for task in (told, *both):
                     task.cancel()
-        return RESTART if ended is None else ended.result()
+        if ended is not None:
+            return ended.result()
+        return RESTART if stopping.is_set() else LOGGED_OUT
 
     async def _read(self) -> int | None:
         message = await self._socket.receive()

@@ -32,6 +32,9 @@ SeenIn = Annotated[
     Query(description="Only what may be seen in this conversation.", examples=["group:20002"]),
 ]
 Words = Annotated[shapes.Words | None, Query(description="Search for this, instead of listing.")]
+Ids = Annotated[
+    tuple[shapes.MemoryId, ...], Query(max_length=200, description="Just these, in this order, of those there are.")
+]
 
 _PAGE = 200
 _SHOWN = 200
@@ -59,9 +62,15 @@ async def list_memories(
     subject: Annotated[wire.PartyId | None, Query(description="Without q: only what is about this person.")] = None,
     limit: Annotated[int, Query(ge=1, le=200, description="Without q: most entries of the page.")] = 50,
     before: Annotated[int | None, Query(ge=1, lt=2**63, description="Without q: `next` of the page before.")] = None,
+    ids: Ids = (),
 ) -> shapes.MemoryPage:
     """A page of memories, the newest first; or with q what a search for it finds, the best first, and why."""
     view = _view(scope, conversation)
+    if ids:
+        _only_search(q, kind, state, subject, before)
+        return shapes.MemoryPage(
+            memories=tuple(map(shapes.Listed.model_validate, await memories.store.some(ids, view)))
+        )
     if q is not None:
         _only_search(kind, state, subject, before)
         hits = await memories.search(Asked(q), view, k)
@@ -167,7 +176,7 @@ def _view(scope: str | None, conversation: str | None) -> View:
 
 def _only_search(*filters: object) -> None:
     if any(each is not None for each in filters):
-        raise InvalidRequest("kind, state, subject and before belong to the list; with q there are only scope and k.")
+        raise InvalidRequest("kind, state, subject and before belong to the list; q and ids stand alone in a scope.")
 
 
 def _found(hit: Hit) -> shapes.Listed:

@@ -24,6 +24,9 @@ _CODES = {400: InvalidRequest.code, 405: "method_not_allowed", 413: TooLarge.cod
 _LONGEST = 200
 _STREAMED = ("/api/memories/import",)
 """Routes whose body may have any length, because they never hold more of it than a line."""
+_UPLOADS = "/api/upload/"
+_MOST_UPLOADED = 150 * 2**20
+"""Bytes of a body there; the route has a limit of its own for each kind."""
 _FRAMES = ("message", "cancel", "withdraw", "ping", "hello", "notice", "delivered", "status")
 _PLACES = ("body", "query", "path", *_FRAMES)
 """What may stand before the name of a field: where it was, or the type of the frame."""
@@ -122,13 +125,15 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         size = 0
+        is_upload = scope["type"] == "http" and scope["path"].startswith(_UPLOADS)
+        most = _MOST_UPLOADED if is_upload else self._max_bytes
 
         async def counted() -> Message:
             nonlocal size
             message = await receive()
             size += len(message.get("body", b""))
-            if size > self._max_bytes:
-                raise HTTPException(413, f"The body is longer than {self._max_bytes} bytes")
+            if size > most:
+                raise HTTPException(413, f"The body is longer than {most} bytes")
             return message
 
         is_limited = scope["type"] == "http" and scope["path"] not in _STREAMED

@@ -75,6 +75,11 @@ class Scene:
             case BridgeStatusFrame():
                 self._bridges[frame.bridge].status = BridgeStatus.model_validate(frame)
 
+    @property
+    def bridges(self) -> tuple[BridgeSeen, ...]:
+        """Those that are connected."""
+        return tuple(self._bridges.values())
+
     def now(self) -> Progress | None:
         """How far the training is, if one goes on."""
         if self.run is None or not self.progress:
@@ -90,7 +95,7 @@ class Scene:
             run=TrainingRun.model_validate(self.run) if self.run else None,
             progress=self.now(),
             release=self.release,
-            bridges=tuple(self._bridges.values()) or None,
+            bridges=self.bridges or None,
         )
 
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 MOST_REPLIES = 64
 """Replies that one socket may wait for."""
-BINARY, RESTART, BUG = 1003, 1012, 1011
+BINARY, RESTART, BUG, LOGGED_OUT = 1003, 1012, 1011, 4401
 
 
 async def send(socket: WebSocket, message: Message, seconds: float, name: str) -> bool:
@@ -71,8 +71,9 @@ class Socket:
             reading = self._group.create_task(self._read())
             writing = self._group.create_task(self._write())
             told = self._group.create_task(stopping.wait())
-            await asyncio.wait((reading, writing, told), return_when=asyncio.FIRST_COMPLETED)
-            code = reading.result() if reading.done() else None
+            tasks, seconds = (reading, writing, told), self._caller.seconds
+            done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            code = reading.result() if reading.done() else None if done else LOGGED_OUT
             if told.done() and not reading.done() and not writing.done():
                 reading.cancel()
                 await self._finish(writing)

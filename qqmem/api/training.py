@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Path, Query
@@ -21,6 +22,7 @@ router = APIRouter(prefix="/api/training", tags=["training"], responses=document
 Id = Annotated[int, Path(ge=1, lt=2**63, description="The number of a run.", examples=[3])]
 
 
+_MOST_STEPS = 500
 _NOTHING_ELSE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
 """Of a page that loads nothing and runs nothing."""
 _PAGE: dict[str, Any] = {"content": {"text/html": {"example": "<!doctype html>…"}}}
@@ -87,6 +89,26 @@ async def list_training_runs(
 async def get_training_run(id: Id, _: Reader, training: TheTraining) -> shapes.TrainingRun:
     """One run."""
     return shapes.TrainingRun.model_validate(await training.learn.runs.find(id))
+
+
+@router.get("/runs/{id}/progress", response_model_exclude_none=True)
+async def get_training_progress(id: Id, _: Reader, training: TheTraining) -> shapes.TrainingProgress:
+    """How far a run has come step by step, for curves; nothing of one whose files are gone."""
+    learn = training.learn
+    folder = learn.folder / "runs" / str((await learn.runs.find(id)).id)
+    told = await asyncio.to_thread(lambda: list(run_folders.progress(folder)))
+    steps = [each for each in told if "step" in each]
+    return shapes.TrainingProgress(points=tuple(map(shapes.TrainingStep.model_validate, _thinned(steps))))
+
+
+def _thinned(steps: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """At most some hundred of each stage, the last one among them."""
+    found = []
+    for stage in run_folders.STAGES:
+        of_stage = [step for step in steps if step.get("stage") == stage]
+        every = -(-len(of_stage) // _MOST_STEPS)
+        found += of_stage[::-1][:: max(every, 1)][::-1]
+    return found
 
 
 @router.get("/runs/{id}/report", response_model_exclude_none=True)

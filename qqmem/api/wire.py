@@ -315,7 +315,7 @@ class Recall(Out):
 class Turn(Out):
     """One attempt to answer. messages: the numbers of those that no later turn has answered.
 
-    outcome: interrupted if the service died meanwhile. thinking: only in an export.
+    outcome: interrupted if the service died meanwhile. thinking: only in an export or a trace.
     """
 
     type: Literal["turn"] = "turn"

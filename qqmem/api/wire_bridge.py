@@ -73,13 +73,20 @@ class WithdrawFrame(Numbered):
 
 
 class NoticeFrame(Numbered):
-    """Something has happened. user_id: to whom, or who has done it if it is a poke; the bot, if absent."""
+    """Something has happened. user_id: to whom; or who has poked the bot, or reacted; the bot, if absent.
+
+    name: of who has done it. message_id, emoji_id: what was reacted to, and how. time: of a poke or a reaction.
+    """
 
     type: Literal["notice"]
     conversation: ConversationId
-    kind: Literal["poke", "muted", "unmuted", "kicked", "joined"]
+    kind: Literal["poke", "reaction", "muted", "unmuted", "kicked", "joined"]
     user_id: PartyId | None = None
     until: When | None = None
+    name: Name = ""
+    message_id: MessageId | None = None
+    emoji_id: Annotated[int, Field(ge=0, le=0x10FFFF)] | None = None
+    time: When | None = None
 
 
 class CancelFrame(Numbered):

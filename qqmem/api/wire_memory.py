@@ -209,3 +209,83 @@ class Imported(Out):
     skipped: int
     num_errors: int
     errors: tuple[BadLine, ...]
+
+
+class ScopeCount(Out):
+    """Memories of one scope."""
+
+    scope: str
+    count: int
+
+
+class SubjectCount(Out):
+    """Memories about one person, by the last known name; both are empty for nobody in particular."""
+
+    subject_id: str
+    name: str
+    count: int
+
+
+class MemoryCounts(Out):
+    """How many memories there are. decodable: those that a release writes from their vectors."""
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            states={"searchable": 120, "superseded": 4},
+            kinds={"fact": 80, "message": 44},
+            decodable=60,
+            scopes=[{"scope": "user:10001", "count": 70}],
+            subjects=[{"subject_id": "10001", "name": "小明", "count": 66}],
+        )
+    )
+    states: dict[str, int]
+    kinds: dict[str, int]
+    decodable: int
+    scopes: tuple[ScopeCount, ...]
+    subjects: tuple[SubjectCount, ...]
+
+
+class MemoryPoint(Out):
+    """A memory as a point, x and y within -1..1. text: its beginning."""
+
+    id: int
+    x: float
+    y: float
+    kind: Literal["fact", "message"]
+    scope: str
+    subject_id: str
+    state: Literal["searchable", "superseded", "expired", "deleted"]
+    decodable: str
+    text: str
+
+
+class MemoryMap(Out):
+    """Memories as points of a plane. lane: whose vectors they are, absent if there are none.
+
+    total: memories that have a vector. explained: shares of the variance that x and y show.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra=example(
+            lane="state",
+            total=1,
+            explained=[0.21, 0.09],
+            points=[
+                {
+                    "id": 12,
+                    "x": 0.31,
+                    "y": -0.77,
+                    "kind": "fact",
+                    "scope": "user:10001",
+                    "subject_id": "10001",
+                    "state": "searchable",
+                    "decodable": "",
+                    "text": "小明喜欢黑咖啡，不加糖",
+                }
+            ],
+        )
+    )
+    lane: Literal["state", "text"] | None = None
+    total: int
+    explained: tuple[float, float]
+    points: tuple[MemoryPoint, ...]

@@ -90,6 +90,24 @@ class TrainingReport(Out):
     stages: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
+class TrainingStep(Out):
+    """A step of a stage, as frames of `training.progress` tell it."""
+
+    stage: str
+    step: int
+    steps: int | None = None
+    loss: dict[str, float] = Field(default_factory=dict)
+    tokens_s: float | None = None
+    left_s: float | None = None
+
+
+class TrainingProgress(Out):
+    """What the trainers have told of a run, the oldest first; of a long stage, every so many steps."""
+
+    model_config = ConfigDict(json_schema_extra=example(points=[_PROGRESS]))
+    points: tuple[TrainingStep, ...]
+
+
 class TrainingRunPage(Out):
     """Runs, the newest first. next: as `before`, the page of older ones."""
 

@@ -36,7 +36,7 @@ from qqmem.engine.quant import Int8Linear, crossover, quantise_linears
 from qqmem.engine.recall import RECALL
 from qqmem.engine.sampling import Sampler
 from qqmem.engine.tokenizer import ChatTokenizer
-from qqmem.engine.types import Request, Row, Running, Vector
+from qqmem.engine.types import Request, Row, Running, Traits, Vector
 from qqmem.errors import ModelError
 
 log = logging.getLogger(__name__)
@@ -75,9 +75,22 @@ class LanguageModel:
         self.injection = Injection(self._embed)
         self._adapter = Adapter(self.decoder)
         self._untrained: list[Tensor] | None = None
+        self._parameters = sum(each.numel() for each in model.parameters())
+        self._is_int8 = False
         self._device = self._home = model.device
         self._axes = 3 if "mrope_section" in (getattr(config, "rope_parameters", None) or {}) else 1
         _check_flat(model, self)
+
+    @property
+    def traits(self) -> Traits:
+        """What it is, for people."""
+        return Traits(
+            device=str(self._device),
+            dtype=str(self._embed.weight.dtype).removeprefix("torch."),
+            int8=self._is_int8,
+            threads=torch.get_num_threads(),
+            parameters=self._parameters,
+        )
 
     @property
     def kv_bytes(self) -> int:
@@ -163,6 +176,7 @@ class LanguageModel:
 
     def use_int8(self, max_rows: int) -> None:
         """Run the linear layers in int8 for steps of at most `max_rows` tokens."""
+        self._is_int8 = True
         quantise_linears(self.decoder, max_rows)
         if isinstance(self._head, nn.Linear):
             self._head = Int8Linear(self._head, max_rows)

@@ -242,11 +242,25 @@ class Row:
     value: Vector | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a model is, for people. parameters: their number. int8: whether linear layers have an int8 copy."""
+
+    device: str
+    dtype: str
+    int8: bool
+    threads: int
+    parameters: int
+
+
 class Model(Protocol):
-    """What the worker needs from a language model. All but `tokenizer` is for the worker thread only."""
+    """What the worker needs from a language model. All but `tokenizer` and `traits` is for the worker thread only."""
 
     @property
     def tokenizer(self) -> Tokenizer: ...
+
+    @property
+    def traits(self) -> Traits: ...
 
     @property
     def max_context(self) -> int:

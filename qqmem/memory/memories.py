@@ -103,8 +103,12 @@ class Memories:
     @property
     def value_space(self) -> str | None:
         """The id of the model's own space, once it is attached."""
-        lane = self._lanes.get("state")
-        return None if lane is None else lane.space.id
+        return self.space_of("state")
+
+    def space_of(self, lane: Lane) -> str | None:
+        """The id of the space of a lane's vectors, once it is attached."""
+        found = self._lanes.get(lane)
+        return None if found is None else found.space.id
 
     def weigh(self, lanes: Mapping[Lane, float]) -> None:
         """Search with other weights from now on."""

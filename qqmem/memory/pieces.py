@@ -10,10 +10,13 @@ LONGEST_PIECE = 100
 """Characters. Encoders read a few dozen tokens well, and a recalled memory is read in one go."""
 
 _MARKS = (
-    "图片|表情|动画表情|商城表情|语音|视频|短视频|文件|位置|名片|红包|转发|合并转发|聊天记录|小程序|链接|分享|音乐|卡片|戳一戳"
+    "图片|表情|动画表情|商城表情|语音|视频|短视频|文件|位置|名片|红包|转发|合并转发|聊天记录|小程序|链接|分享|音乐|卡片|戳一戳|骰子|猜拳"
+    "|表情回应"
     "|image|picture|photo|sticker|voice|audio|video|file|location"
 )
-_CODE = re.compile(rf"\[CQ:[^\[\]]*\]|\[(?:{_MARKS})(?:[:：][^\[\]\n]*)?\]", re.IGNORECASE)
+_FORWARDED = r"\[转发的聊天记录\](?:.*?\[转发结束\])?"
+"""What others have said elsewhere is none of the words of who forwards it."""
+_CODE = re.compile(rf"\[CQ:[^\[\]]*\]|(?s:{_FORWARDED})|\[(?:{_MARKS})(?:[:： ][^\[\]\n]*)?\]", re.IGNORECASE)
 _SENTENCE = re.compile(r".+?(?:[。！？!?；;…]+[”’」』）)\"]*|\n|\.(?=\s)|$)", re.DOTALL)
 _CLAUSE = re.compile(r".+?(?:[，,、：:]+|\s|$)", re.DOTALL)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Sequence
 
 import numpy as np
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from qqmem.db import Database
@@ -78,6 +78,18 @@ class Spaces:
             ids, scopes, blobs = zip(*rows, strict=True)
             yield list(ids), list(scopes), _from_bytes(b"".join(blobs), len(blobs[0]) // 4)
             last = ids[-1]
+
+    async def newest_vectors(self, space: str, limit: int) -> tuple[list[int], Vectors, int]:
+        """Ids of searchable memories, newest first, and [n, dim]; and how many have a vector here in all."""
+        here = select(MemoryVectorRow.memory_id, MemoryVectorRow.vector).join(MemoryRow)
+        here = here.where(MemoryVectorRow.space == space, searchable())
+        async with self._db.read() as session:
+            rows = (await session.execute(here.order_by(MemoryVectorRow.memory_id.desc()).limit(limit))).all()
+            total = await session.scalar(select(func.count()).select_from(here.subquery())) or 0
+        if not rows:
+            return [], np.zeros((0, 0), np.float32), 0
+        ids, blobs = zip(*rows, strict=True)
+        return list(ids), _from_bytes(b"".join(blobs), len(blobs[0]) // 4), total
 
     async def missing(self, space: str, limit: int) -> list[Memory]:
         """The newest searchable memories without a vector in this space."""

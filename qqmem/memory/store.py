@@ -19,6 +19,7 @@ from qqmem.errors import InvalidRequest, NotFound
 from qqmem.memory.rules import MAX_CHARS, check_text, checked, digest, draft
 from qqmem.memory.scope import Scope, View
 from qqmem.memory.spaces import Spaces
+from qqmem.memory.store_census import census
 from qqmem.memory.store_forget import bury, citing, closure, erase, hide, sources, unlink_repeated, wipe
 from qqmem.memory.store_put import Draft, Point, move_point, point_of, put, refuse_edit
 from qqmem.memory.store_rows import (
@@ -35,7 +36,7 @@ from qqmem.memory.store_rows import (
 )
 from qqmem.memory.store_words import Match, enter_words, lexical
 from qqmem.memory.tables import MemoryChoiceRow, MemoryEventRow, MemoryPointRow, MemoryRow
-from qqmem.memory.types import Kind, Memory, MemoryEvent, NewMemory, State
+from qqmem.memory.types import Census, Kind, Memory, MemoryEvent, NewMemory, State
 from qqmem.memory.words import Segmenter
 
 __all__ = ["MAX_CHARS", "Choice", "Match", "Point", "Store"]
@@ -240,10 +241,11 @@ class Store(Spaces):
 
     async def seen(self, ids: Sequence[int], view: View) -> list[Memory]:
         """Those of the memories that may be found and seen there, in this order."""
-        found = select(MemoryRow).where(among(MemoryRow.id, ids), searchable(), visible(view))
-        async with self._db.read() as session:
-            rows = {row.id: row for row in await session.scalars(found)}
-            return await records(session, [rows[id] for id in ids if id in rows])
+        return await self._these(ids, searchable(), visible(view))
+
+    async def some(self, ids: Sequence[int], view: View) -> list[Memory]:
+        """Those of the memories, of any state but deleted, that may be seen there, in this order."""
+        return await self._these(ids, left(), visible(view))
 
     async def find(self, id: int) -> Memory:
         """One of any state but deleted. Raises NotFound."""
@@ -300,6 +302,11 @@ class Store(Spaces):
             found = await session.execute(select(MemoryRow.state, func.count()).group_by(MemoryRow.state))
             return counts | {cast(State, state): num for state, num in found}
 
+    async def census(self, most: int) -> Census:
+        """How many there are of which kind; at most so many scopes and subjects, the largest."""
+        async with self._db.read() as session:
+            return await census(session, most)
+
     async def points(self) -> dict[str, Point]:
         """By conversation."""
         async with self._db.read() as session:
@@ -309,6 +316,12 @@ class Store(Spaces):
         async with self._db.read() as session:
             row = await session.get(MemoryPointRow, conversation)
         return Point(conversation) if row is None else point_of(row)
+
+    async def _these(self, ids: Sequence[int], *where: ColumnElement[bool]) -> list[Memory]:
+        found = select(MemoryRow).where(among(MemoryRow.id, ids), *where)
+        async with self._db.read() as session:
+            rows = {row.id: row for row in await session.scalars(found)}
+            return await records(session, [rows[id] for id in ids if id in rows])
 
     async def _page(self, limit: int, before: int | None, *where: ColumnElement[bool]) -> list[Memory]:
         query = select(MemoryRow).where(*where).order_by(MemoryRow.id.desc()).limit(limit)

@@ -97,6 +97,20 @@ class MemoryEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Census:
+    """How many memories are left, by kind, state and scope. subjects: id, last known name, and number.
+
+    decodable: those that a release can write from their vectors.
+    """
+
+    kinds: Mapping[str, int]
+    states: Mapping[str, int]
+    scopes: Mapping[str, int]
+    subjects: tuple[tuple[str, str, int], ...]
+    decodable: int
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What has become of memories. scope: of all of them, "" if they have several, or are gone."""
 

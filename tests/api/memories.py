@@ -16,13 +16,13 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from qqmem.api import memories as routes
+from qqmem.api import memories as routes, memory_map
 from qqmem.api.auth import Guard, RateLimit
 from qqmem.api.problems import BodyLimit, add_handlers
 from qqmem.api.state import Limits
 from qqmem.db import Database
 from qqmem.memory.memories import Memories
-from qqmem.memory.types import Kind, Memory, NewMemory
+from qqmem.memory.types import Encoder, Kind, Memory, NewMemory
 from qqmem.settings import Scope, Token
 
 MAX_BODY = 2**20 + 240_000
@@ -56,10 +56,12 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def remembering(folder: Path, tokens: Mapping[str, Scope] | None = None) -> AsyncIterator[Remembering]:
+async def remembering(
+    folder: Path, tokens: Mapping[str, Scope] | None = None, *, encoder: Encoder | None = None
+) -> AsyncIterator[Remembering]:
     """tokens: scopes by name; the secret of a name is `name-secret`."""
     known = [Token(name=name, token=SecretStr(f"{name}-secret"), scopes=(one,)) for name, one in (tokens or {}).items()]
-    async with Database.open(folder) as db, Memories.open(db, None, folder) as memories:
+    async with Database.open(folder) as db, Memories.open(db, encoder, folder) as memories:
         state = {
             "memories": memories,
             "guard": Guard(known, (), RateLimit(0)),
@@ -72,6 +74,7 @@ async def remembering(folder: Path, tokens: Mapping[str, Scope] | None = None) -
 
         app = FastAPI(lifespan=lifespan)
         add_handlers(app)
+        app.include_router(memory_map.router)
         app.include_router(routes.router)
         app.add_middleware(BodyLimit, max_bytes=MAX_BODY)
         with socket.socket() as listen:

@@ -11,7 +11,7 @@ from qqmem.app import openapi
 from qqmem.settings import Scope
 from tests.api.conftest import Service, Stage, make_settings, running
 
-OPEN = {"/health", "/api/health"}
+OPEN = {"/health", "/api/health", "/api/session"}
 SECRETS: dict[str, Scope] = {"chat-secret": "chat", "read-secret": "read", "admin-secret": "admin"}
 NEEDS: dict[tuple[str, str], Scope] = {
     ("POST", "/api/chat/private"): "chat",
@@ -21,9 +21,16 @@ NEEDS: dict[tuple[str, str], Scope] = {
     ("GET", "/api/conversations/{id}"): "read",
     ("GET", "/api/conversations/{id}/messages"): "read",
     ("GET", "/metrics"): "read",
+    ("POST", "/api/upload/{kind}"): "chat",
+    ("GET", "/static/{folder}/{name}"): "read",
+    ("GET", "/api/messages"): "read",
+    ("GET", "/api/system"): "read",
+    ("GET", "/api/settings"): "admin",
     ("GET", "/api/conversations/{id}/export"): "admin",
     ("DELETE", "/api/conversations/{id}"): "admin",
     ("GET", "/api/memories"): "read",
+    ("GET", "/api/memories/counts"): "read",
+    ("GET", "/api/memories/map"): "read",
     ("GET", "/api/memories/{id}"): "read",
     ("GET", "/api/memories/{id}/history"): "read",
     ("GET", "/api/memories/export"): "admin",
@@ -37,6 +44,7 @@ NEEDS: dict[tuple[str, str], Scope] = {
     ("GET", "/api/training/debug"): "read",
     ("GET", "/api/training/runs"): "read",
     ("GET", "/api/training/runs/{id}"): "read",
+    ("GET", "/api/training/runs/{id}/progress"): "read",
     ("GET", "/api/training/runs/{id}/report"): "read",
     ("GET", "/api/training/runs/{id}/report.html"): "read",
     ("GET", "/api/training/releases"): "read",

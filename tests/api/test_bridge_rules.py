@@ -237,3 +237,51 @@ async def test_a_cancel_that_comes_twice_stops_nothing_new(tmp_path: Path) -> No
             await end.until("ack", seq=2)
         service.stage.go()
         assert (await end.until("delivery"))["in_reply_to"] == ["300"]
+
+
+async def test_a_delivery_that_waits_is_dropped_when_all_that_it_answers_is_taken_back(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, chat={"merge_window": 0.3})
+    async with running(settings, Stage()) as service:
+        async with far_end(service) as end:
+            await end.say(1, "一")
+            await end.say(2, "二")
+            first = await end.until("delivery")
+            assert first["in_reply_to"] == ["100", "200"]
+            await end.say(3, "三", GROUP, addressed=True)
+            await end.until("delivery")
+        async with far_end(service) as end:  # as if it had not got them: nothing was told
+            await end.send("withdraw", seq=4, conversation=PRIVATE, message_id="100")
+            await end.send("withdraw", seq=5, conversation=GROUP, message_id="300")
+            await end.until("ack", seq=5)
+        async with far_end(service) as end:
+            assert (await end.until("delivery"))["in_reply_to"] == ["200"]
+            await end.send("withdraw", seq=6, conversation=PRIVATE, message_id="200")
+            await end.until("ack", seq=6)
+            assert (await service.http.get("/health")).json()["bridges"]["undelivered"] == 0
+        async with far_end(service) as end:
+            await end.say(7, "四")
+            assert (await end.until("delivery"))["in_reply_to"] == ["700"]
+        (folder,) = tmp_path.glob("qqmem.db")
+        with sqlite3.connect(folder) as connection:
+            dropped = connection.execute("SELECT reason, payload FROM delivery WHERE state = 'dropped'").fetchall()
+        connection.close()
+        assert dropped == [("withdrawn", "{}"), ("withdrawn", "{}")]
+
+
+async def test_pokes_are_answered_now_and_then_and_reactions_are_kept(tmp_path: Path) -> None:
+    async with running(make_settings(tmp_path), Stage(lambda _: "别戳。")) as service, far_end(service) as end:
+        about: dict[str, Any] = {"conversation": GROUP, "user_id": "10001", "time": "2026-11-22T17:00:00+08:00"}
+        await end.send("notice", seq=1, kind="poke", name="会长", **about)
+        delivery = await end.until("delivery")
+        assert (delivery["in_reply_to"], delivery["parts"]) == ([], ["别戳。"])
+        await end.delivered(delivery, "7001")
+        for seq, kind in ((2, "poke"), (2, "poke"), (3, "reaction")):
+            await end.send("notice", seq=seq, kind=kind, emoji_id=76, message_id="7001", **about)
+            await end.until("ack", seq=seq)
+        await end.send("notice", seq=4, kind="poke", conversation=GROUP, user_id=SELF)  # the bot pokes
+        await end.send("notice", seq=5, kind="reaction", conversation=GROUP, user_id="1", emoji_id=0x110000)  # nonsense
+        assert (await end.until("error"))["code"] == "invalid_request"
+        said, turns = await service.stored(GROUP)
+        assert [one.text for one in said] == ["[戳一戳]", "别戳。", "[戳一戳]", "[表情回应 赞]"]
+        assert (said[0].sender.name, said[3].reply_to) == ("会长", "7001")
+        assert len(turns) == 1

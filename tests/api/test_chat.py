@@ -46,6 +46,12 @@ async def test_all_fields_of_the_older_api_are_taken(service: Service, when: Any
     assert when is None or int(said.time.timestamp()) == 1795000000
 
 
+async def test_a_picture_without_words_is_a_message(service: Service) -> None:
+    answer = await service.private("", image_urls=["https://example.org/a.png"])
+    assert (answer.status_code, answer.json()["reply"]) == (200, "好的。")
+    assert [one.text for one in (await service.stored())[0]] == ["[图片]", "好的。"]
+
+
 async def test_unaddressed_talk_in_a_group_is_stored_and_not_answered(service: Service) -> None:
     answer = await service.group("今天好热")
     assert answer.json() == {

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 from tests.api.conftest import Service, Stage, make_settings, running
 
@@ -39,11 +40,13 @@ async def test_messages_are_read_by_pages_with_how_the_replies_came_about(servic
     assert "next" not in older.json()
 
 
-async def test_thoughts_are_in_the_export_and_nowhere_else(tmp_path: Path) -> None:
+async def test_thoughts_are_told_to_those_who_ask_for_them(tmp_path: Path) -> None:
     async with running(make_settings(tmp_path), Stage(lambda _: "心里话</think>你好", thinks=True)) as service:
         await service.private("在？")
         page = await service.http.get("/api/conversations/private:10001/messages")
         assert "心里话" not in page.text
+        traced = await service.http.get("/api/conversations/private:10001/messages", params={"trace": True})
+        assert [turn["thinking"] for turn in traced.json()["turns"]] == ["心里话"]
         export = await service.http.get("/api/conversations/private:10001/export")
         assert export.headers["content-type"].startswith("application/jsonl")
         records = [json.loads(line) for line in export.text.splitlines()]
@@ -53,6 +56,34 @@ async def test_thoughts_are_in_the_export_and_nowhere_else(tmp_path: Path) -> No
         ("turn", "你好"),
     ]
     assert records[-1]["thinking"] == "心里话"
+
+
+async def test_a_trace_has_turns_that_no_message_belongs_to_any_more(tmp_path: Path) -> None:
+    async with running(make_settings(tmp_path), Stage(held=True)) as service:
+        older = asyncio.create_task(service.private("在吗"))
+        await service.stage.begun()
+        newer = asyncio.create_task(service.private("算了"))
+        await older
+        service.stage.go()
+        await newer
+        await service.private("再见")
+
+        async def outcomes(**params: Any) -> list[list[Any]]:
+            pages: list[list[Any]] = []
+            before: dict[str, int] = {}
+            while True:
+                url = "/api/conversations/private:10001/messages"
+                page = (await service.http.get(url, params={**params, **before})).json()
+                pages.append([turn["outcome"] for turn in page["turns"]])
+                if "next" not in page:
+                    return pages
+                before = {"before": page["next"]}
+
+        assert await outcomes(limit=200) == [["replied", "replied"]]
+        assert await outcomes(limit=200, trace=True) == [["superseded", "replied", "replied"]]
+        # 再见 and its answer; the answer to 在吗 and 算了, which came after them; these two.
+        paged = await outcomes(limit=2, trace=True)
+        assert paged == [["replied"], ["replied"], ["superseded", "replied"], []][: len(paged)]
 
 
 async def test_a_deleted_conversation_is_gone_and_its_reply_stops(tmp_path: Path) -> None:

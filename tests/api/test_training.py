@@ -177,7 +177,7 @@ async def test_saving_is_a_success_because_all_is_saved(service: Teaching) -> No
 async def test_who_may_do_what(tmp_path: Path, segmenter: Segmenter) -> None:
     async with teaching(tmp_path, segmenter, {"reader": "read", "chatter": "chat", "admin": "admin"}) as service:
         paths = _operations()
-        assert len(paths) == 11
+        assert len(paths) == 12
         for method, path in paths:
             answers = {}
             for name in ("reader", "chatter", "admin", "nobody"):

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from qqmem_bridge.ncatbot import imported
+
 _BENCH = Path(__file__).parents[2] / "../shared/bench/fake_napcat.py"
 
 
@@ -21,15 +23,22 @@ def blockbuster() -> Iterator[BlockBuster]:
         yield found
 
 
-@pytest.fixture(scope="session")
-def bench() -> Any:
-    """The bench as a module; tests that need it are skipped where it is absent."""
+@pytest.fixture(scope="session", params=["onebot", "ncatbot"])
+def bench(request: pytest.FixtureRequest) -> Any:
+    """The bench as a module, once for each transport; `transport` is the one that a test is to use.
+
+    Tests that need the bench are skipped where it is absent, and those of ncatbot where that is.
+    """
     if not _BENCH.is_file():
         pytest.skip("the bench (../shared/bench/fake_napcat.py) is not here")
+    if request.param == "ncatbot":
+        pytest.importorskip("ncatbot")
+        imported()  # reads files, which a test's event loop must not
     spec = importlib.util.spec_from_file_location("fake_napcat", _BENCH.resolve())
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["fake_napcat"] = module  # its dataclasses look themselves up
     spec.loader.exec_module(module)
+    module.transport = request.param  # type: ignore[attr-defined]
     return module

@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import SecretStr
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -17,9 +17,10 @@ from websockets.exceptions import ConnectionClosed
 
 from qqmem_bridge.bridge import Bridge
 from qqmem_bridge.errors import Refused
-from qqmem_bridge.onebot import OneBot
+from qqmem_bridge.napcat import reach
 from qqmem_bridge.settings import Allow, HealthSettings, Merge, Napcat, PaceSettings, Settings
 
+Transports = Literal["onebot", "ncatbot"]
 GROUP, ANN, BOB = 777, 10001, 10002
 
 
@@ -184,7 +185,9 @@ async def running_service() -> AsyncIterator[FakeService]:
 class Scene:
     """What a test has in its hands."""
 
-    def __init__(self, napcat: Any, service: FakeService, folder: Path, clock: FastClock, **settings: Any) -> None:
+    def __init__(
+        self, napcat: Any, service: FakeService, folder: Path, clock: FastClock, transport: Transports, **settings: Any
+    ) -> None:
         self.napcat = napcat
         self.service = service
         self.clock = clock
@@ -192,6 +195,7 @@ class Scene:
             service=service.url,
             token=SecretStr(service.token),
             data=folder,
+            transport=transport,
             napcat=Napcat(url=napcat.ws_uri, token=SecretStr(napcat.token)),
             **{
                 "allow": Allow(groups=(str(GROUP), "888888"), users=(str(ANN),), admins=(str(BOB),)),
@@ -208,8 +212,7 @@ class Scene:
         """Start a bridge on the same folder, and wait until both ends are there."""
         before = len(self.service.hellos)
         chance = random.Random(1)
-        token = self.napcat.token
-        transport = OneBot(self.settings.napcat.url, token, self.clock, call_timeout=10, chance=chance)
+        transport = reach(self.settings, self.clock, call_timeout=10, chance=chance)
         self.bridge = Bridge(self.settings, transport, self.clock, chance)
         self.running = asyncio.create_task(self.bridge.run())
         await self.napcat.wait_connected()
@@ -245,7 +248,7 @@ async def scene(bench: Any, folder: Path, *, start: bool = True, **settings: Any
     """A bridge, running."""
     async with running_service() as service, bench.FakeNapCat(token="napcat-token", heartbeat=0) as napcat:
         beating = asyncio.create_task(_beat(napcat))
-        found = Scene(napcat, service, folder, FastClock(), **settings)
+        found = Scene(napcat, service, folder, FastClock(), bench.transport, **settings)
         try:
             if start:
                 await found.start()

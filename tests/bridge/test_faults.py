@@ -55,6 +55,55 @@ async def test_a_drop_while_sending(bench: Any, tmp_path: Path, how: str, carrie
         assert len([call for call in s.napcat.calls if call.action == "send_group_msg"]) == 1
 
 
+async def test_a_reply_waits_a_minute_for_napcat(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        away = asyncio.create_task(s.napcat.down(60 / s.clock.speed, "close"))
+        await s.napcat.wait(lambda: not s.napcat.connected)
+        await s.service.deliver(1, "hi")
+        assert (await s.service.outcome(1))["status"] == "sent"
+        await away
+        assert len(s.napcat.sent) == 1
+
+
+async def test_a_connection_that_dies_in_silence(bench: Any, tmp_path: Path) -> None:
+    """The message arrived; neither its answer nor the history can be had before the silence is noticed."""
+    async with scene(bench, tmp_path) as s:
+        s.napcat.stall()
+        await s.service.deliver(1, "hi")
+        told = await s.service.outcome(1)
+        assert (told["status"], told["message_ids"]) == ("unknown", [])
+        assert told["reason"]
+        await s.napcat.wait(lambda: s.napcat.connections_total == 2)
+        s.napcat.stall(False)
+        await s.service.deliver(2, "there")
+        assert (await s.service.outcome(2))["status"] == "sent"
+        assert [one.plain_text for one in s.napcat.sent] == ["hi", "there"]
+
+
+async def test_a_group_that_rested_is_spoken_to_again_in_time(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        ban = {
+            "post_type": "notice",
+            "notice_type": "group_ban",
+            "sub_type": "ban",
+            "group_id": GROUP,
+            "operator_id": 1,
+        }
+        await s.napcat.inject({**ban, "user_id": s.napcat.self_id, "duration": 60})
+        await s.service.wait("notice")
+        await s.service.deliver(1, "hi")
+        assert (await s.service.outcome(1))["reason"] == "muted"
+        s.clock.ahead = 61
+        s.napcat.fail("send_group_msg", times=3, like="timeout")
+        for n in (2, 3, 4, 5):
+            await s.service.deliver(n, f"hi {n}")
+        assert [(await s.service.outcome(n))["status"] for n in (2, 3, 4, 5)] == ["unknown"] * 3 + ["failed"]
+        s.clock.ahead += 1801
+        await s.service.deliver(6, "hi 6")
+        assert (await s.service.outcome(6))["status"] == "sent"
+        assert len(s.napcat.sent) == 1
+
+
 async def test_a_bridge_killed_while_sending_looks_before_it_speaks(bench: Any, tmp_path: Path) -> None:
     async with scene(bench, tmp_path) as s:
         s.napcat.lose_response("send_group_msg")

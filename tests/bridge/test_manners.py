@@ -211,3 +211,69 @@ async def test_an_apology_comes_once_and_only_to_who_asked(bench: Any, tmp_path:
         assert [(one.target, one.plain_text[:2]) for one in s.napcat.sent] == [(ANN, "抱歉"), (ANN, "do")]
         assert s.bridge.counters["apologies"] == 1
         assert s.bridge.counters["malformed"] == 0
+
+
+async def test_a_reaction_to_what_the_bot_said_is_told(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        theirs = await s.napcat.group_message(GROUP, ANN, "hi", card="小明")
+        await s.service.deliver(1, "mine")
+        mine = (await s.service.outcome(1))["message_ids"][0]
+        await s.napcat.emoji_like(GROUP, ANN, theirs)
+        await s.napcat.emoji_like(GROUP, s.napcat.self_id, mine)
+        await s.napcat.emoji_like(GROUP, ANN, mine, is_add=False)
+        for likes in (None, [], [5], [{"emoji_id": "x"}]):
+            await s.napcat.inject(
+                {"post_type": "notice", "notice_type": "group_msg_emoji_like", "group_id": GROUP, "user_id": ANN,
+                 "message_id": mine, "likes": likes}
+            )  # fmt: skip
+        await s.napcat.emoji_like(GROUP, ANN, mine, "66")
+        told = await s.service.wait("notice")
+        assert told.pop("time") > "2026"
+        del told["seq"]
+        assert told == {
+            "type": "notice", "conversation": f"group:{GROUP}", "kind": "reaction", "user_id": str(ANN),
+            "message_id": mine, "emoji_id": "66", "name": "小明",
+        }  # fmt: skip
+
+
+async def test_an_emoji_shows_in_a_group_that_a_reply_is_written(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path, reaction=66) as s:
+        mid = await s.napcat.group_message(GROUP, ANN, [bench.at(s.napcat.self_id), bench.text("hi")])
+        await s.service.wait("message")
+        await s.service.say(type="turn", conversation=f"group:{GROUP}", state="started", message_ids=[str(mid)])
+        await s.napcat.wait_call("set_msg_emoji_like")
+        assert s.napcat.reactions == {mid: {"66": True}}
+        await s.service.deliver(1, "hello")
+        await s.napcat.wait_call("set_msg_emoji_like", count=2)
+        await s.service.outcome(1)
+        assert s.napcat.reactions == {mid: {"66": False}}
+
+
+async def test_two_bots_do_not_talk_for_ever(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path, rounds=2) as s:
+        s.clock.speed = 1.0
+        at = bench.at(s.napcat.self_id)
+        for n in range(1, 5):
+            await s.napcat.group_message(GROUP, BOB, [at, bench.text(f"{n}")])
+            frame = await s.service.wait("message", n)
+            if not frame.get("context_only"):
+                await s.service.deliver(n, f"re {n}")
+                await s.service.outcome(n)
+        await s.napcat.group_message(GROUP, ANN, [at, bench.text("5")])
+        await s.service.wait("message", 5)
+        heard = [(frame["addressed"], frame.get("context_only", False)) for frame in s.service.of("message")]
+        assert heard == [(True, False)] * 3 + [(False, True), (True, False)]
+        assert s.bridge.counters["rounds_capped"] == 1
+
+
+async def test_a_withdrawn_message_stops_what_waits_for_its_turn(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        mid = await s.napcat.private_message(ANN, "oops")
+        await s.service.wait("message")
+        await s.napcat.bot_offline()  # so that the reply waits
+        await s.service.changes.until(lambda: s.service.statuses and not s.service.statuses[-1]["online"])
+        await s.service.deliver(1, ["what", "do you mean?"], chat=PRIVATE, in_reply_to=[str(mid)])
+        await s.service.changes.until(lambda: s.bridge.counters["deliveries"])
+        await s.napcat.recall(mid)
+        assert (await s.service.outcome(1))["reason"] == "withdrawn"
+        assert not s.napcat.sent

@@ -22,29 +22,32 @@ def squeezed(text: str) -> str:
 
 @given(st.lists(TEXTS, max_size=5), st.integers(20, 60), st.integers(1, 6))
 def test_pieces_are_short_few_and_lose_nothing_unsaid(parts: list[str], longest: int, most: int) -> None:
-    found = pieces(parts, longest, most)
+    found, rest = pieces(parts, longest, most)
     assert len(found) <= most
     assert all(piece.strip() and len(piece) <= longest for piece in found)
     whole = squeezed("".join(mended(part) for part in parts))
     said = squeezed("".join(found))
-    assert said == whole or (said.endswith("…") and whole.startswith(said[:-1]))
+    assert said == whole if not rest else (said.endswith("…") and whole.startswith(said[:-1]))
+    assert squeezed("".join([*found[: most - 1], *rest] if rest else found)) == whole
+    assert all(len(piece) <= longest for piece in rest)
 
 
 @given(st.integers(0, 80), st.integers(0, 80))
 def test_an_address_or_a_block_of_code_is_not_cut(before: int, after: int) -> None:
     for whole in ("https://example.com/a.b?c=1,2", "```\na = 1\n\nb. c\n```"):
-        found = pieces([f"{'字' * before} {whole} {'。尾' * after}"], 40, 20)
+        found, _ = pieces([f"{'字' * before} {whole} {'。尾' * after}"], 40, 20)
         assert any(whole in piece for piece in found)
 
 
 def test_where_it_is_cut() -> None:
-    assert pieces(["一段。\n\n二段。"], 5, 4) == ["一段。", "二段。"]
-    assert pieces(["第一句话。第二句话。"], 6, 4) == ["第一句话。", "第二句话。"]
-    assert pieces(["a", "b", "c"], 100, 3) == ["a", "b", "c"]
-    assert pieces(["a", "b", "c"], 100, 2) == ["a\nb\nc"]
-    assert pieces(["字" * 50], 10, 2) == ["字" * 10, "字" * 9 + "…"]
-    assert pieces(["", "  \n"], 10, 2) == []
-    assert pieces(["e\u0301" * 30], 15, 9)[0] == "e\u0301" * 7  # an accent stays on its letter
+    assert pieces(["一段。\n\n二段。"], 5, 4)[0] == ["一段。", "二段。"]
+    assert pieces(["第一句话。第二句话。"], 6, 4)[0] == ["第一句话。", "第二句话。"]
+    assert pieces(["a", "b", "c"], 100, 3)[0] == ["a", "b", "c"]
+    assert pieces(["a", "b", "c"], 100, 2)[0] == ["a\nb\nc"]
+    assert pieces(["字" * 50], 10, 2)[0] == ["字" * 10, "字" * 9 + "…"]
+    assert pieces(["", "  \n"], 10, 2) == ([], [])
+    assert pieces(["字" * 50], 10, 2)[1] == ["字" * 10] * 4
+    assert pieces(["e\u0301" * 30], 15, 9)[0][0] == "e\u0301" * 7  # an accent stays on its letter
 
 
 @given(

@@ -20,6 +20,7 @@ from qqmem_bridge.cli import app
 from qqmem_bridge.doctor import Finding, examine
 from qqmem_bridge.errors import SettingsError
 from qqmem_bridge.health import Health
+from qqmem_bridge.ncatbot import LICENCE
 from qqmem_bridge.settings import Settings, load_settings, settings_file
 from qqmem_bridge.store import Store
 from tests.bridge.harness import ANN, GROUP, FastClock, running_service, scene
@@ -53,6 +54,7 @@ def test_file_environment_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
         ("alow: {}", "There is no setting alow. Did you mean allow?|There is no setting alow"),
         ("pace: {gpa: 1}", r"There is no setting pace\.gpa\. Did you mean pace\.gap\?"),
         ("pace: {gap: -1}", r"Setting pace\.gap: "),
+        ("transport: ncat", "Setting transport: .*'onebot' or 'ncatbot'"),
         ("allow: {groups: [abc]}", r"Setting allow\.groups\.0: "),
         ("a: [", "not valid YAML"),
         ("[1]", "cannot be read as settings"),
@@ -87,8 +89,11 @@ async def _findings(settings: Settings) -> list[tuple[str, str]]:
 async def test_the_doctor_finds_all_well_and_leaves_the_bridge_alone(bench: Any, tmp_path: Path) -> None:
     async with scene(bench, tmp_path) as s:
         found = await _findings(s.settings)
-        assert [state for state, _ in found] == ["ok", "ok", "ok"]
-        assert "logged in as 3000001" in found[1][1]
+        assert [state for state, _ in found if state != "warning"] == ["ok", "ok", "ok"]
+        assert [text for state, text in found if state == "warning"] == (
+            [LICENCE] if bench.transport == "ncatbot" else []
+        )
+        assert "logged in as 3000001" in found[-2][1]
         assert s.service.hellos[-1]["bridge"] == "qq-doctor"
         assert not s.napcat.sent
         s.napcat.online = False
@@ -152,6 +157,7 @@ async def test_the_program_survives_a_real_kill(bench: Any, tmp_path: Path) -> N
                 "QQMEM_BRIDGE_PACE__GAP": "0", "QQMEM_BRIDGE_PACE__JITTER": "0", "QQMEM_BRIDGE_MERGE__QUIET": "0",
             }  # fmt: skip
             command = ["-m", "qqmem_bridge", "run", "--service", service.url, "--napcat", napcat.ws_uri]
+            command += ["--transport", bench.transport]
             before = len(service.hellos)
             found = await asyncio.create_subprocess_exec(
                 sys.executable, *command, "--data", str(tmp_path / "kept"), cwd=tmp_path, env=environment
@@ -178,4 +184,4 @@ async def test_the_program_survives_a_real_kill(bench: Any, tmp_path: Path) -> N
         assert [frame["text"] for frame in service.stored.values()] == ["not acked"]
         second.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(second.wait(), 10) == 0
-    assert not list(tmp_path.glob("*.log"))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qqmem_bridge.bridge import Bridge
-from qqmem_bridge.onebot import OneBot
+from qqmem_bridge.napcat import reach
 from tests.api.conftest import Service, Stage, make_settings, running
 from tests.bridge.harness import ANN, GROUP, FakeService, FastClock, Scene
 
@@ -19,11 +19,11 @@ async def test_a_conversation_in_private_and_in_a_group(bench: Any, tmp_path: Pa
         running(make_settings(tmp_path / "service"), stage) as service,
         bench.FakeNapCat(token="t") as napcat,
     ):
-        plan = Scene(napcat, FakeService(), tmp_path / "bridge", FastClock())
+        plan = Scene(napcat, FakeService(), tmp_path / "bridge", FastClock(), bench.transport)
         url = f"ws://127.0.0.1:{service.port}/ws/bridge"
         settings = plan.settings.model_copy(update={"service": url, "token": None})
         clock, chance = FastClock(), random.Random(1)
-        bridge = Bridge(settings, OneBot(napcat.ws_uri, "t", clock, chance=chance), clock, chance)
+        bridge = Bridge(settings, reach(settings, clock, chance=chance), clock, chance)
         task = asyncio.create_task(bridge.run())
         try:
             await napcat.wait_connected()

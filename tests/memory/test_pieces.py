@@ -16,6 +16,11 @@ from qqmem.memory.pieces import LONGEST_PIECE, pieces, says_something, words_of
         ("第一行\n第二行", "第一行\n第二行"),
         ("a\0b\ud800c\x07", "abc"),
         ("[IMAGE] look", "look"),
+        ("[文件 报告.pdf] 看下", "看下"),
+        ("[戳一戳]", ""),
+        ("[表情回应 赞]", ""),
+        ("前 [转发的聊天记录]\n> 小明：我住上海\n[转发结束] 后", "前 后"),
+        ("[转发的聊天记录] 看看", "看看"),
         ("  ", ""),
     ],
 )
