@@ -259,13 +259,14 @@ class Author:
             phrase("nothing"),
             limit=recollections.settings.max_per_turn,
             sampled=trigger != "score",
+            after_nothing="" if tokenizer.thinks else "\n</think>\n",
         )
         if trigger == "model" or not await turn.recollection.is_called_for():
             return replace(request, recall=recalling)
         # A model that does not think by itself is led through: a thought, the memory, and the first words about it.
         thinks = tokenizer.thinks
         if not thinks:
-            recalling = replace(recalling, after=f"\n</think>\n{phrase('lead')}", after_nothing="\n</think>\n")
+            recalling = replace(recalling, after=f"\n</think>\n{phrase('lead')}")
         guide = phrase("guide")
         turn.channel = "think"
         emit(turn.think(guide))

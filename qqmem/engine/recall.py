@@ -53,6 +53,7 @@ class Recall:
         self._recalling = recalling
         self._encode = encode
         self._opened = opened
+        self._is_in_thought = False
         self._num = int(opened)
         self._expected: list[int] = []
 
@@ -80,12 +81,15 @@ class Recall:
     def ask(self, query: Vector, written: str) -> Ask:
         """The state of `<recall>` is known; nothing goes on before `answer`."""
         self.phase = "waiting"
+        self._is_in_thought = written.rfind("<think>") > written.rfind("</think>")
         return Ask(query, written)
 
     def answer(self, found: Found | None) -> Feed:
         """What to read for the memory, or for none."""
         self.mode, self.text = "none", ""
         if found is None:
+            # A thought that a model has begun by itself goes nowhere without its memory, either.
+            self._opened = self._opened or self._is_in_thought
             return self._closed(self._encode(self._recalling.nothing), self._recalling.after_nothing)
         self.text = found.text
         text = self._encode(found.text)

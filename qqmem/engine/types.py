@@ -81,7 +81,8 @@ class Recalling:
 
     find: awaited by whoever reads the stream. limit: most recalls. sampled: the model may ask by itself.
     nothing: what it reads when nothing is found.
-    after, after_nothing: text that is forced behind the recall with which the prompt ends.
+    after: text that is forced behind the recall with which the prompt ends. after_nothing: if it finds nothing, and
+    behind any that finds nothing inside a `<think>` that was written.
     """
 
     find: Callable[[Ask], Awaitable[Found | None]]

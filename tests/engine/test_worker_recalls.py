@@ -154,8 +154,8 @@ async def test_nothing_found_reads_the_fixed_span() -> None:
     model = Model()
     async with serving(model) as engine:
         items = await collect(engine, ask(answering(None)))
-    assert model.read() == "<think>想<recall>(无)</recall>哦</think>鱼。"
-    assert told(items) == [("想", "think"), "none", ("哦", "think"), ("鱼。", "reply"), "stop"]
+    assert model.read() == "<think>想<recall>(无)</recall>没有哦</think>鱼。"
+    assert told(items) == [("想", "think"), "none", ("没有哦", "think"), ("鱼。", "reply"), "stop"]
 
 
 @pytest.mark.parametrize(
@@ -297,7 +297,7 @@ async def test_a_search_that_fails_is_nothing_found(caplog: pytest.LogCaptureFix
     async with serving(model) as engine:
         items = await collect(engine, ask(broken))
     assert told(items)[1] == "none"
-    assert model.read() == "<think>想<recall>(无)</recall>哦</think>鱼。"
+    assert model.read() == "<think>想<recall>(无)</recall>没有哦</think>鱼。"
     assert "the index is gone" in caplog.text
 
 
@@ -503,10 +503,14 @@ async def test_background_work_has_one_place_of_its_own() -> None:
 
 
 async def test_what_rests_for_others_has_as_many_places_as_they() -> None:
-    model = Model("好的")
+    gate = threading.Semaphore(0)
+    model = Model("好的", gate=gate)
     async with serving(model, max_batch=3) as engine:
         requests = [Request((ord(text),), 9, priority=BACKGROUND, base=True) for text in "abcdefgh"]
-        done = await asyncio.gather(*(collect(engine, request) for request in requests))
+        tasks = [asyncio.create_task(collect(engine, request)) for request in requests]
+        await asyncio.to_thread(model.began.wait)  # all have come before its first step is over
+        gate.release(99)
+        done = await asyncio.gather(*tasks)
     assert [told(items) for items in done] == [[("好的", "reply"), "stop"]] * 8
     assert model.widest == 3
 
