@@ -34,8 +34,9 @@ def project(vectors: Vectors) -> tuple[Vectors, tuple[float, float]]:
     axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
     found = np.einsum("nd,dk->nk", centred, axes)
     places[:, : found.shape[1]] = found / np.abs(found).max()
-    shares = [float(value) / total for value in values[best]] + [0.0]
-    return places, (min(shares[0], 1.0), min(shares[1], 1.0))
+    # Rounding may lead out of what a share can be.
+    shares = np.clip([*(float(value) / total for value in values[best]), 0.0], 0.0, 1.0)
+    return places, (float(shares[0]), float(shares[1]))
 
 
 def _spread(centred: Vectors, axes: Vectors) -> Vectors:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from qqmem.memory.embed import unit
 from qqmem.memory.projection import project
@@ -14,6 +14,7 @@ def random(n: int, dim: int, seed: int = 0) -> Vectors:
 
 
 @settings(max_examples=60, deadline=None)
+@example(n=2, dim=2, seed=0, rank=1)  # a share that rounds below nothing
 @given(n=st.integers(0, 30), dim=st.integers(1, 20), seed=st.integers(0, 9), rank=st.integers(0, 20))
 def test_the_picture_fits_its_frame_and_is_the_same_each_time(n: int, dim: int, seed: int, rank: int) -> None:
     vectors = unit(random(n, rank, seed) @ random(rank, dim, seed + 1))
