@@ -53,6 +53,7 @@ def files_with(folder: Path, text: str) -> list[Path]:
     return [path for path in files if any(each in path.read_bytes() for each in spelled)]
 
 
+@pytest.mark.timeout(1500)  # two trainings, of some minutes each
 def test_the_bot_trains_itself_while_it_answers_and_forgets_what_it_is_told_to(learner: Service) -> None:
     service = learner
     service.start()
