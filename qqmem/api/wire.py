@@ -199,7 +199,7 @@ _CONVERSATION = {
     "updated_at": "2026-11-22T09:00:01.200000Z",
     "num_messages": 2,
 }
-_MESSAGE = {
+MESSAGE = {
     "type": "message",
     "id": 41,
     "role": "user",
@@ -336,7 +336,7 @@ class Turn(Out):
 class MessagePage(Out):
     """Messages, oldest first, and the turns that they belong to. next: as `before`, the page of older ones."""
 
-    model_config = ConfigDict(json_schema_extra=example(messages=[_MESSAGE], turns=[_TURN], next=41))
+    model_config = ConfigDict(json_schema_extra=example(messages=[MESSAGE], turns=[_TURN], next=41))
     messages: tuple[Message, ...]
     turns: tuple[Turn, ...]
     next: int | None = None

@@ -89,8 +89,8 @@ class Recall:
         self.mode, self.text = "none", ""
         if found is None:
             # A thought that a model has begun by itself goes nowhere without its memory, either.
-            self._opened = self._opened or self._is_in_thought
-            return self._closed(self._encode(self._recalling.nothing), self._recalling.after_nothing)
+            after = self._recalling.after_nothing if self._opened or self._is_in_thought else ""
+            return self._closed(self._encode(self._recalling.nothing), after)
         self.text = found.text
         text = self._encode(found.text)
         if found.decodable and found.value is not None:
@@ -100,20 +100,23 @@ class Recall:
         self.mode = "spliced"
         # Without a vector of its own there is nothing to inject, and the text stands alone.
         before = [] if found.value is None else [self._tokens.pad]
-        return self._closed([*before, *text], self._recalling.after, found.value)
+        return self._closed([*before, *text], self._after, found.value)
 
     def check(self, token: int) -> Feed:
         """The model wrote a token of the memory by itself."""
         if token != self._expected[0]:
             self.mode = "spliced"
-            return self._closed(self._expected[:-1], self._recalling.after)
+            return self._closed(self._expected[:-1], self._after)
         del self._expected[0]
         if self._expected:
             return Feed([token])
         self.mode = "decoded"
-        return self._closed([], self._recalling.after)
+        return self._closed([], self._after)
+
+    @property
+    def _after(self) -> str:
+        return self._recalling.after if self._opened else ""
 
     def _closed(self, tokens: list[int], after: str, value: Vector | None = None) -> Feed:
-        after = after if self._opened else ""
         self.phase, self._opened = "writing", False
         return Feed([*tokens, self._tokens.close, *self._encode(after)], value, after)

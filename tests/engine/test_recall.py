@@ -57,6 +57,23 @@ def test_a_turn_that_asks_for_nothing_only_writes() -> None:
     assert (recall.phase, recall.want) == ("writing", "token")
 
 
+@pytest.mark.parametrize(
+    ("written", "found", "forced"),
+    [
+        ("<think>猫？", None, "迟"),
+        ("<think>猫？</think>好", None, ""),
+        ("好", None, ""),
+        ("<think>猫？", Found("猫", None), ""),
+    ],
+)
+def test_a_thought_of_its_own_is_led_out_where_nothing_is_found(written: str, found: Found | None, forced: str) -> None:
+    recall = machine(after="早", late="迟")
+    assert recall.opens(OPEN)
+    recall.ask(VALUE, written)
+    said = found.text if found else NOTHING
+    assert recall.answer(found) == Feed([*encode(said), SHUT, *encode(forced)], None, forced)
+
+
 def test_the_state_of_recall_is_the_query_and_then_nothing_is_wanted() -> None:
     recall = machine()
     assert recall.opens(OPEN)
