@@ -136,10 +136,9 @@ def _nearest(name: str, known: Collection[str]) -> str:
 
 def clean_name(name: str) -> str:
     """A name that cannot end its line or form a prefix: no control or bidi characters, brackets or colons."""
-    line = " ".join(name.split())
-    # U+200D joins emoji; all other invisible characters only deceive.
-    seen = (c for c in line if c == "\u200d" or unicodedata.category(c)[0] != "C")
-    return "".join(seen).translate(_LOOKALIKES)[:_LONGEST_NAME].strip()
+    # U+200D joins emoji; all other invisible characters only deceive, but those that part words.
+    seen = (c for c in name if c == "\u200d" or c.isspace() or unicodedata.category(c)[0] != "C")
+    return " ".join("".join(seen).translate(_LOOKALIKES).split())[:_LONGEST_NAME].strip()
 
 
 @dataclass(frozen=True, slots=True)

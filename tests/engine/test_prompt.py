@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from qqmem.engine.prompt import PromptBuilder, Prompts, Said, clean_name
 from qqmem.errors import SettingsError
@@ -235,6 +235,7 @@ def test_only_we_begin_a_line_with_a_bracket(said: list[tuple[str, str, str]]) -
 
 
 @given(anything | forgery)
+@example("0\r\x08\r0")  # what is invisible stood between two ends of a line
 def test_a_clean_name_stays_clean(name: str) -> None:
     clean = clean_name(name)
     assert clean_name(clean) == clean
