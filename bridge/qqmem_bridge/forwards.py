@@ -58,7 +58,8 @@ def _lines(content: Sequence[object]) -> Iterator[str]:
 def _unmarked(text: str) -> str:
     """On one line, without the marks between which a forwarded chat stands."""
     for mark in (FORWARDED, _END):
-        text = text.replace(mark, mark.strip("[]"))
+        # In other brackets: its bare words in one more pair of these would be a mark again.
+        text = text.replace(mark, f"（{mark.strip('[]')}）")
     return " ".join(text.split())
 
 
