@@ -40,7 +40,7 @@ def decide(result: Mapping[str, Any], settings: Gate, ids: Sequence[int]) -> Rep
 
     What could not be measured decides nothing: a run without held-out questions cannot fail by them.
     """
-    before, after = result["before"], result["after"]
+    before, (after, margin) = _weighed(result["before"], settings)[0], _weighed(result["after"], settings)
     # A starter serves before; it must not let the model drift from the base by a little more each time.
     base = result.get("base") or before
     after = {
@@ -62,12 +62,11 @@ def decide(result: Mapping[str, Any], settings: Gate, ids: Sequence[int]) -> Rep
     ]
     reasons = "; ".join(f"{said} is {f['value']:.3f}, {f['relation']} {f['bound']:.3f}" for said, f in faults)
     finds = after["recall_at_1"] is not None and after["recall_at_1"] >= settings.recall_at_1
-    knows_when = (after["trigger_recall"] or 0) >= settings.trigger_recall
-    is_precise = (after["trigger_precision"] or 0) >= settings.trigger_precision
     decodable = tuple(ids[row] for row in result["decodable"])
-    told = {key: result[key] for key in ("memories", "base", "before", "compared") if result.get(key)}
+    told = {key: result[key] for key in ("memories", "base", "compared") if result.get(key)}
     details = {
         **told,
+        "before": before,
         "after": after,
         "ids": list(ids),
         "decodable": list(decodable),
@@ -79,10 +78,40 @@ def decide(result: Mapping[str, Any], settings: Gate, ids: Sequence[int]) -> Rep
         reason=f"The gate refused it: {reasons}." if faults else "",
         metrics={name: value for name, value in after.items() if isinstance(value, int | float) and isfinite(value)},
         decodable=decodable,
-        trigger="model" if knows_when and is_precise else "both",
+        trigger="model" if _knows_when(after, settings) else "both",
         lanes=_TRAINED if finds else _DAY_ZERO,
         details=_without_nan(details),
+        margin=margin,
     )
+
+
+def _weighed(measures: Mapping[str, Any], settings: Gate) -> tuple[dict[str, Any], float]:
+    """Measures with shares in place of leads, and the margin at which they are so: the least that is precise enough.
+
+    If none is without asking too seldom, it is 0. The precision is as if messages of both kinds were as frequent.
+    """
+    needed, needless = measures["leads_needed"], measures["leads_needless"]
+    margins = [0.0, *sorted(lead for lead in needless if lead > 0)]
+    found = [(_shares(needed, needless, margin), margin) for margin in margins]
+    suits = (pair for pair in found if _knows_when(pair[0], settings))
+    shares, margin = next(suits, found[0])
+    rest = {name: value for name, value in measures.items() if not name.startswith("leads_")}
+    return {**rest, **shares}, margin
+
+
+def _shares(needed: Sequence[float], needless: Sequence[float], margin: float) -> dict[str, float | None]:
+    """Of recalls where they are needed and where not; None for what there is nothing to measure by."""
+    right, wrong = (
+        sum(lead > margin for lead in leads) / len(leads) if leads else None for leads in (needed, needless)
+    )
+    recalls = None if right is None or wrong is None else right + wrong
+    precision = right / recalls if right is not None and recalls else None
+    return {"trigger_recall": right, "trigger_false": wrong, "trigger_precision": precision}
+
+
+def _knows_when(shares: Mapping[str, float | None], settings: Gate) -> bool:
+    is_precise = (shares["trigger_precision"] or 0) >= settings.trigger_precision
+    return is_precise and (shares["trigger_recall"] or 0) >= settings.trigger_recall
 
 
 def _rise(base: Mapping[str, float | None], after: Mapping[str, float | None], name: str) -> float | None:

@@ -272,6 +272,7 @@ class Learn:
             base={"name": base.name, "sha256": base.sha256},
             spaces={"value": base.space},
             trigger=report.trigger,
+            margin=report.margin,
             lanes=report.lanes,
             decodable=decodable,
             memories=len(origin),

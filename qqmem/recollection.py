@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any, Literal
 
 from qqmem.engine.prompt import clean_name
-from qqmem.engine.types import Ask, Found, Mode
+from qqmem.engine.types import Ask, Found, Mode, Opening
 from qqmem.history import History
 from qqmem.memory.memories import Memories
 from qqmem.memory.pieces import words_of
@@ -49,6 +49,7 @@ class Recollections:
         self._history = history
         self._release = release
         self._learned: Trigger = "both"
+        self._margin = 0.0
         self._chance = chance
 
     @property
@@ -56,9 +57,13 @@ class Recollections:
         """Who decides that a memory is needed."""
         return self._learned if self.settings.trigger == "auto" else self.settings.trigger
 
-    def use(self, release: str, trigger: Trigger) -> None:
-        """A release serves from now on, "" for none; and whom it is good enough for to decide."""
-        self._release, self._learned = release, trigger
+    def opening(self, token: int) -> Opening | None:
+        """How a recall that begins with this token opens a turn; the untrained model knows no such thing."""
+        return Opening(token, self._margin) if self._release and self.trigger != "score" else None
+
+    def use(self, release: str, trigger: Trigger, margin: float = 0.0) -> None:
+        """A release serves from now on, "" for none; who is to decide then, and by what margin the model does."""
+        self._release, self._learned, self._margin = release, trigger, margin
 
     async def begin(self, conversation: str, messages: Sequence[Message], visible: Collection[int]) -> Recollection:
         """messages: those that the turn answers. visible: ids of those that its prompt shows, these among them.

@@ -92,6 +92,7 @@ def write_report(folder: Path, report: Report) -> dict[str, Any]:
         "passed": report.passed,
         "reason": report.reason,
         "trigger": report.trigger,
+        "margin": report.margin,
         "lanes": dict(report.lanes),
         **report.details,
         "stages": {stage: read_json(folder / stage / "metrics.json") for stage in STAGES},

@@ -35,6 +35,7 @@ class Base:
 class Report:
     """What the gate has found. reason: which measure failed, one sentence. decodable: ids of memories written exactly.
 
+    margin: of the model's decision to recall (engine.types.Opening).
     details: all of it, for report.json; no text of a memory.
     """
 
@@ -45,6 +46,7 @@ class Report:
     trigger: Trigger
     lanes: Mapping[str, float]
     details: Mapping[str, Any]
+    margin: float = 0.0
 
 
 Gate = Callable[[Path], Awaitable[Report]]

@@ -71,7 +71,10 @@ class Serving:
         await self._engine.call(lambda model: model.use_release(release), drain=DRAIN_SECONDS)
         self.manifest = manifest
         self._memories.weigh(manifest.lanes if manifest else DAY_ZERO)  # type: ignore[arg-type]
-        self._recollections.use(manifest.release if manifest else "", manifest.trigger if manifest else "both")
+        if manifest is None:
+            self._recollections.use("", "both")
+        else:
+            self._recollections.use(manifest.release, manifest.trigger, manifest.margin)
         self._tell(manifest.release if manifest else None)
         log.info("release %s serves", manifest.release if manifest else "none")
 

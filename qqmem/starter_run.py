@@ -182,6 +182,7 @@ def publish(run: Path, target: Path, content: Mapping[str, Any], model: Path, re
         base={"name": content["model_name"], "sha256": digest(model)},
         spaces={"value": content["space"]},
         trigger=report.trigger,
+        margin=report.margin,
         lanes={
             str(lane): weight for lane, weight in DAY_ZERO.items()
         },  # memories that it was not trained on are found by their words and their text

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
-from qqmem.engine.prompt import Prompt, PromptBuilder, Prompts, Said
+from qqmem.engine.prompt import Prompt, PromptBuilder, Prompts, Said, unasked
 from qqmem.engine.types import (
     Channel,
     Finish,
@@ -254,24 +254,24 @@ class Author:
         visible |= {message.id for message in turn.messages}
         turn.recollection = await recollections.begin(turn.conversation, turn.messages, visible)
         trigger, phrase = recollections.trigger, self._prompts.phrase
+        thinks, guide = tokenizer.thinks, phrase("guide")
+        opening = unasked(tokenizer, guide)
         recalling = Recalling(
             turn.recollection.find,
             phrase("nothing"),
             limit=recollections.settings.max_per_turn,
             sampled=trigger != "score",
-            after_nothing="" if tokenizer.thinks else "\n</think>\n",
+            after_nothing="" if thinks else "\n</think>\n",
         )
         if trigger == "model" or not await turn.recollection.is_called_for():
-            return replace(request, recall=recalling)
+            return replace(request, recall=replace(recalling, opening=recollections.opening(opening[0])))
         # A model that does not think by itself is led through: a thought, the memory, and the first words about it.
-        thinks = tokenizer.thinks
         if not thinks:
             recalling = replace(recalling, after=f"\n</think>\n{phrase('lead')}")
-        guide = phrase("guide")
         turn.channel = "think"
         emit(turn.think(guide))
-        opening = [*tokenizer.encode(guide if thinks else f"<think>\n{guide}"), tokens.open]
-        return replace(request, prompt=(*request.prompt, *opening), channel="think", recall=recalling)
+        prompt = (*request.prompt, *opening, tokens.open)
+        return replace(request, prompt=prompt, channel="think", recall=recalling)
 
     def _prompt(self, builder: PromptBuilder, turn: Turn, history: Sequence[Message], group_name: str) -> Prompt:
         variables = {"bot_name": self._chat.names[0], **_context(turn.messages[-1], group_name)}

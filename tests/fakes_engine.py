@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from qqmem.engine.recall import RECALL
-from qqmem.engine.types import RecallTokens, Request, Row, Traits, Vector
+from qqmem.engine.types import Opening, RecallTokens, Request, Row, Traits, Vector
 
 END = 0x110000
 """End of turn."""
@@ -81,7 +81,7 @@ class ScriptedModel:
 
     by_heart: what it writes by itself when it is given a memory's vector.
     gate: when given, each step that samples waits for one release of it, so that a test decides the pace.
-    began: set when a request has begun.
+    began: set when a request has begun. openings: what each token was to be decided by.
     """
 
     script: Callable[[str], str] = lambda prompt: "好的。"
@@ -95,6 +95,7 @@ class ScriptedModel:
     gate: threading.Semaphore | None = None
     began: threading.Event = field(default_factory=threading.Event)
     prompts: list[str] = field(default_factory=list)
+    openings: list[Opening | None] = field(default_factory=list)
     live: set[Recital] = field(default_factory=set)
     kept: list[str] = field(default_factory=list)
     widest: int = 0
@@ -125,6 +126,7 @@ class ScriptedModel:
         assert rows, "an empty step"
         self.widest = max(self.widest, len(rows))
         self.most_tokens = max(self.most_tokens, sum(len(row.tokens) for row in rows))
+        self.openings += [row.opening for row in rows if row.want == "token"]
         if self.gate is not None and any(row.want == "token" for row in rows):
             self.gate.acquire()
         return [self._advance(row) for row in rows]

@@ -9,14 +9,15 @@ import pytest
 from qqmem.gatekeeper import decide
 from qqmem.settings_train import Gate
 
-BEFORE = {"recall_at_1": 0.7, "exact": 0.0, "perplexity": 10.0, "perplexity_beside": 10.0}
+NEEDED, NEEDLESS = [1.0] * 93 + [-1.0] * 7, [0.5] * 3 + [-math.inf] * 97
+NOTHING: dict[str, list[float]] = {"leads_needed": [], "leads_needless": []}
+BEFORE = {"recall_at_1": 0.7, "exact": 0.0, "perplexity": 10.0, "perplexity_beside": 10.0, **NOTHING}
 GOOD = {
     "recall_at_1": 0.97,
     "recall_at_5": 1.0,
     "exact": 0.95,
-    "trigger_recall": 0.93,
-    "trigger_false": 0.02,
-    "trigger_precision": 0.97,
+    "leads_needed": NEEDED,
+    "leads_needless": NEEDLESS,
     "perplexity": 10.1,
     "perplexity_beside": 10.2,
 }
@@ -28,19 +29,26 @@ def decided(**changes: Any) -> Any:
 
 
 def test_the_report_has_everything_and_the_metrics_only_numbers() -> None:
-    before, after = BEFORE | {"ranks": [3, 1]}, GOOD | {"ranks": [1, 1], "exact": 0.4, "trigger_false": None}
+    before, after = BEFORE | {"ranks": [3, 1]}, GOOD | {"ranks": [1, 1], "exact": 0.4}
     compared = {"mse": {"recall_at_1": 0.5, "ranks": [1, 2]}}
     result = {"before": before, "after": after, "decodable": [1], "memories": 3, "compared": compared}
     report = decide(result, Gate(), [11, 12, 13])
-    assert report.metrics.keys() == GOOD.keys() - {"trigger_false"} | {"perplexity_rise", "perplexity_rise_beside"}
+    shares = {"trigger_recall", "trigger_false", "trigger_precision"}
+    rises = {"perplexity_rise", "perplexity_rise_beside"}
+    assert report.metrics.keys() == GOOD.keys() - NOTHING.keys() | shares | rises
     details = report.details
-    assert (details["before"], details["compared"], details["memories"]) == (before, compared, 3)
-    assert details["after"] == after | {name: report.metrics[name] for name in report.metrics if "rise" in name}
+    assert (details["compared"], details["memories"]) == (compared, 3)
+    assert details["before"] == without_leads(before) | dict.fromkeys(shares)
+    assert details["after"] == without_leads(after) | {name: report.metrics[name] for name in shares | rises}
     assert (details["ids"], details["decodable"]) == ([11, 12, 13], [12])
     assert details["thresholds"] == Gate().model_dump()
     assert details["faults"] == [{"measure": "exact", "value": 0.4, "relation": "below", "bound": 0.5}]
     assert decided().details["faults"] == []
     assert "compared" not in decided().details
+
+
+def without_leads(measures: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in measures.items() if name not in NOTHING}
 
 
 def test_the_base_is_what_it_must_not_drift_from() -> None:
@@ -62,7 +70,10 @@ def test_a_model_that_has_gone_to_pieces_does_not_serve(name: str) -> None:
 
 def test_what_is_good_enough_serves_and_asks_by_itself() -> None:
     report = decided()
-    assert (report.passed, report.reason, report.trigger) == (True, "", "model")
+    assert (report.passed, report.reason, report.trigger, report.margin) == (True, "", "model", 0.0)
+    assert report.metrics["trigger_recall"] == pytest.approx(0.93)
+    assert report.metrics["trigger_false"] == pytest.approx(0.03)
+    assert report.metrics["trigger_precision"] == pytest.approx(0.93 / 0.96)
     assert report.decodable == (11, 13)
     assert report.lanes["state"] > 0
     assert report.metrics["perplexity_rise"] == pytest.approx(0.01)
@@ -84,13 +95,32 @@ def test_a_refusal_says_which_measure_failed(name: str, value: float, said: str)
     assert report.reason == f"The gate refused it: {said}."
 
 
-@pytest.mark.parametrize("changes", [{"trigger_recall": 0.89}, {"trigger_precision": 0.94}, {"trigger_recall": None}])
+def test_a_model_that_asks_too_often_has_to_be_surer() -> None:
+    needless = [0.2] * 4 + [0.7] * 3 + [3.0] * 1 + [-2.0] * 92
+    report = decided(leads_needed=[1.0] * 91 + [0.6] * 4 + [-1.0] * 5, leads_needless=needless)
+    assert (report.trigger, report.margin) == ("model", 0.2), "the least that is precise enough"
+    assert report.metrics["trigger_recall"] == pytest.approx(0.95)
+    assert report.metrics["trigger_false"] == pytest.approx(0.04)
+    report = decided(leads_needed=[1.0] * 91 + [0.6] * 4 + [-1.0] * 5, leads_needless=[0.7] * 6 + [-2.0] * 94)
+    assert (report.trigger, report.margin) == ("model", 0.7)
+    assert report.metrics["trigger_recall"] == pytest.approx(0.91), "dearer than before, and still enough"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"leads_needed": [1.0] * 89 + [-1.0] * 11},
+        {"leads_needless": [2.0] * 7 + [-1.0] * 93},
+        {"leads_needed": []},
+        {"leads_needless": []},
+    ],
+)
 def test_a_model_that_does_not_know_when_is_helped_by_the_score(changes: dict[str, Any]) -> None:
     report = decided(**changes)
-    assert (report.passed, report.trigger) == (True, "both")
+    assert (report.passed, report.trigger, report.margin) == (True, "both", 0.0)
 
 
 def test_what_could_not_be_measured_decides_nothing() -> None:
-    report = decided(recall_at_1=None, perplexity=None, perplexity_beside=None, trigger_precision=None)
+    report = decided(recall_at_1=None, perplexity=None, perplexity_beside=None, **NOTHING)
     assert (report.passed, report.trigger) == (True, "both")
     assert report.lanes["state"] == 0, "nobody knows whether it finds anything"

@@ -41,6 +41,26 @@ async def test_the_model_recalls_by_itself(tmp_path: Path) -> None:
         assert {"text", "lexical"} <= recall.candidates[0]["lanes"].keys()
 
 
+@pytest.mark.parametrize("thinks", [False, True])
+async def test_a_release_decides_how_a_turn_opens(tmp_path: Path, thinks: bool) -> None:
+    async with open_mind(tmp_path, thinks=thinks, release="0001", trigger="both") as mind:
+        await mind.told(CAT)
+        await mind.ask("一加一等于几")
+        opening = mind.model.openings[0]
+        assert opening is not None
+        assert chr(opening.token) == ("我" if thinks else "<"), "the first token of what training opens a turn with"
+        mind.model.openings.clear()
+        await mind.ask(ASK)
+        assert set(mind.model.openings) == {None}, "the score has decided"
+
+
+@pytest.mark.parametrize(("release", "trigger"), [("", "model"), ("0001", "score")])
+async def test_a_model_that_knows_nothing_of_openings_is_left_alone(tmp_path: Path, release: str, trigger: str) -> None:
+    async with open_mind(tmp_path, release=release, trigger=trigger) as mind:
+        await mind.ask("一加一等于几")
+        assert set(mind.model.openings) == {None}
+
+
 async def test_a_turn_opens_with_a_recall_when_a_memory_fits(tmp_path: Path) -> None:
     async with open_mind(tmp_path, trigger="score") as mind:
         await mind.told(CAT)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from qqmem.engine.types import Opening
 from qqmem.errors import ModelError, ReleaseError
 from qqmem.recollection import Recollections
 from qqmem.serving import Serving
@@ -43,13 +44,15 @@ def release(mind: Mind, releases: Releases, folder: Path, **changes: object) -> 
 
 async def test_a_release_is_taken_by_all_who_need_it_and_taken_off_again(tmp_path: Path) -> None:
     async with serving(tmp_path) as (mind, served, recollections, releases):
-        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made", trigger="model")
-        assert recollections.trigger == "both"
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made", trigger="model", margin=0.5)
+        assert (recollections.trigger, recollections.opening(7)) == ("both", None)
         await served.swap(path)
         assert (mind.model.release_used, recollections.trigger) == (path, "model")
+        assert recollections.opening(7) == Opening(7, 0.5)
         assert isinstance(served.manifest, Manifest)
         await served.swap(None)
         assert [mind.model.release_used, recollections.trigger, served.manifest] == [None, "both", None]
+        assert recollections.opening(7) is None
 
 
 @pytest.mark.parametrize("changes", [{"base": {"name": "another"}}, {"spaces": {"value": "another"}}])

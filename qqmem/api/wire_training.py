@@ -45,7 +45,8 @@ class TrainingRun(Out):
 class TrainingReport(Out):
     """What the gate has found of a run; what it could not measure is missing or null.
 
-    passed, reason: its verdict. faults: measures that are not within their bounds. trigger, lanes: how it would serve.
+    passed, reason: its verdict. faults: measures that are not within their bounds. trigger, lanes: how it would serve;
+    margin: by how many nats the model has to be surer than not, before it recalls by itself.
     before, after: measures of what served and of what was trained, with `ranks` of the wanted memories for held-out
     questions. compared: the same of other ways to train. ids: of its memories; decodable: of those that it writes
     exactly. thresholds: the settings train.gate. stages: figures of the stages.
@@ -61,6 +62,7 @@ class TrainingReport(Out):
             reason="The gate refused it: exact is 0.333, below 0.500.",
             faults=[{"measure": "exact", "value": 0.333, "relation": "below", "bound": 0.5}],
             trigger="model",
+            margin=0.25,
             lanes={"state": 2.0, "text": 1.0, "lexical": 3.0},
             before={"recall_at_1": 0.25, "ranks": [1, 4, 2, 3]},
             after={"recall_at_1": 1.0, "exact": 0.333, "ranks": [1, 1, 1, 1]},
@@ -76,6 +78,7 @@ class TrainingReport(Out):
     reason: str
     trigger: Literal["model", "both", "score"]
     lanes: dict[str, float]
+    margin: float = 0.0
     run: int | None = None
     model: str = ""
     language: Literal["zh", "en"] = "zh"

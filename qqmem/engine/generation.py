@@ -14,6 +14,7 @@ from qqmem.engine.types import (
     Found,
     Item,
     Model,
+    Opening,
     Piece,
     Recalled,
     RecallTokens,
@@ -95,7 +96,8 @@ class Generation:
         """The next at most `limit` pending tokens; something is wanted only of the last of them."""
         tokens = self.pending[:limit]
         is_last = len(tokens) == len(self.pending)
-        return Row(self.running, tokens, self._want() if is_last else "nothing", self._banned(), self.value)
+        want = self._want() if is_last else "nothing"
+        return Row(self.running, tokens, want, self._banned(), self.value, self._opening())
 
     def advance(self, row: Row, got: int | Vector | None, now: float) -> list[Item | Ask]:
         """Take note of a step: `row` has been read, and brought what it wanted."""
@@ -137,6 +139,10 @@ class Generation:
             return self.recall_tokens or ()
         begins = self.request.channel == "reply" and not self.written
         return self.recall.banned(may_ask=begins or self.channels.channel == "think")
+
+    def _opening(self) -> Opening | None:
+        may_open = self.recall is not None and self.recall.want == "token" and not self.num_new and not self.written
+        return self.request.recall.opening if may_open and self.request.recall is not None else None
 
     def _took(self, token: int) -> list[Item | Ask]:
         """Take a token that the model has written."""

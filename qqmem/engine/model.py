@@ -134,6 +134,10 @@ class LanguageModel:
         """What a row wants. hidden: [hidden], of its last token. logits: [vocab], if it wants a token."""
         if logits is not None:
             logits[list(row.banned)] = float("-inf")
+            if row.opening is not None:
+                if lead_of(row.opening.token, logits) > row.opening.margin:
+                    return row.opening.token
+                logits[row.opening.token] = float("-inf")
             return int(logits.argmax()) if row.want == "likeliest" else cast(Held, row.running).sampler.sample(logits)
         match row.want:
             case "query":
@@ -245,6 +249,13 @@ class LanguageModel:
 
     def close(self) -> None:
         self.cache.clear()
+
+
+def lead_of(token: int, logits: Tensor) -> float:
+    """By how many nats a token is ahead of the likeliest other; negative if it is behind. logits: [vocab]."""
+    others = logits.clone()
+    others[token] = float("-inf")
+    return float(logits[token]) - float(others.max())
 
 
 def load_model(

@@ -134,6 +134,11 @@ def _nearest(name: str, known: Collection[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}."
 
 
+def unasked(tokenizer: Tokenizer, guide: str) -> list[int]:
+    """What stands before `<recall>` at the beginning of a turn; a model that does not think is led into a thought."""
+    return tokenizer.encode(guide if tokenizer.thinks else f"<think>\n{guide}")
+
+
 def clean_name(name: str) -> str:
     """A name that cannot end its line or form a prefix: no control or bidi characters, brackets or colons."""
     # U+200D joins emoji; all other invisible characters only deceive, but those that part words.

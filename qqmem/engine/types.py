@@ -75,6 +75,17 @@ class Found:
     decodable: bool = False
 
 
+class Opening(NamedTuple):
+    """How a turn begins with a recall by itself: the token that comes first, and by how many nats it has to lead.
+
+    Whether to recall is decided, not drawn: the token comes if its logit is ahead of every other by more than `margin`,
+    at whatever temperature, and otherwise it does not come.
+    """
+
+    token: int
+    margin: float
+
+
 @dataclass(frozen=True, slots=True)
 class Recalling:
     """How a request recalls. A prompt that ends in `<recall>` opens with a recall.
@@ -83,6 +94,7 @@ class Recalling:
     nothing: what it reads when nothing is found.
     after: text that is forced behind the recall with which the prompt ends. after_nothing: if it finds nothing, and
     behind any that finds nothing inside a `<think>` that was written.
+    opening: how a release opens a turn with one; None leaves that to the sampling, as everywhere behind the beginning.
     """
 
     find: Callable[[Ask], Awaitable[Found | None]]
@@ -91,6 +103,7 @@ class Recalling:
     sampled: bool = True
     after: str = ""
     after_nothing: str = ""
+    opening: Opening | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +245,8 @@ Want = Literal["nothing", "token", "likeliest", "query", "state"]
 class Row:
     """The share of one sequence in a step: `tokens` follow what is cached.
 
-    want: what is asked of the last of them. banned: tokens that may not come next.
+    want: what is asked of the last of them. banned: tokens that may not come next. opening: decided before a token is
+    drawn.
     value: a unit vector that the first token takes as its input embedding, scaled to the model's own.
     """
 
@@ -241,6 +255,7 @@ class Row:
     want: Want = "token"
     banned: Sequence[int] = ()
     value: Vector | None = None
+    opening: Opening | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from qqmem.engine.prompt import PromptBuilder, Prompts, Said
-from qqmem.engine.types import Ask, Model as Language, Piece, Recalling, Request, Sampling
+from qqmem.engine.prompt import PromptBuilder, Prompts, Said, unasked
+from qqmem.engine.types import Ask, Model as Language, Opening, Piece, Recalling, Request, Sampling
 from qqmem.engine.worker import Engine
 from qqmem.evals.cases import NEEDS, Case
 from qqmem.evals.data import Turn
@@ -31,6 +31,7 @@ from qqmem.memory.pieces import words_of
 from qqmem.memory.scope import View
 from qqmem.memory.types import Encoder, NewMemory, Query
 from qqmem.settings import Settings
+from qqmem.train.releases import read_manifest
 from qqmem.turn import Writer
 
 Trigger = Callable[[Case], Awaitable[bool]]
@@ -69,13 +70,26 @@ class Score:
 
 
 class Model:
-    """Trigger `model`: it writes `<recall>` before it begins to reply, given the dialogue so far, in private."""
+    """Trigger `model`: it writes `<recall>` before it begins to reply, given the dialogue so far, in private.
 
-    def __init__(self, writer: Writer, builder: PromptBuilder, prompts: Prompts, settings: Settings, seed: int) -> None:
+    margin: of the release that serves; None for the untrained model.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        builder: PromptBuilder,
+        prompts: Prompts,
+        settings: Settings,
+        seed: int,
+        margin: float | None = None,
+    ) -> None:
         self._writer = writer
         self._builder = builder
         self._settings = settings
         self._nothing = prompts.phrase("nothing")
+        opening = unasked(builder.tokenizer, prompts.phrase("guide"))
+        self._opening = None if margin is None else Opening(opening[0], margin)
         variables = {"bot_name": settings.chat.names[0], "user_name": _NAME, "user_id": _QQ}
         thinks = builder.tokenizer.thinks
         self._system = prompts.system("private", variables, silence=False, actions=thinks)
@@ -93,10 +107,12 @@ class Model:
         """One with an engine of its own. load: as of Engine. release: a folder of what it has learned."""
         engine = settings.engine
         async with Engine(load, max_batch=engine.max_batch, prefill_chunk=engine.prefill_chunk) as running:
+            margin = None
             if release is not None:
+                margin = (await asyncio.to_thread(read_manifest, release / "manifest.json")).margin
                 await running.call(lambda model: model.use_release(release))
             builder = await asyncio.to_thread(PromptBuilder, (await running.ready()).tokenizer)
-            yield cls(running, builder, prompts, settings, seed)
+            yield cls(running, builder, prompts, settings, seed, margin)
 
     async def __call__(self, case: Case) -> bool:
         asked = False
@@ -105,7 +121,8 @@ class Model:
             nonlocal asked
             asked = True
 
-        request = await asyncio.to_thread(self._request, case, Recalling(find, self._nothing, limit=1))
+        recalling = Recalling(find, self._nothing, limit=1, opening=self._opening)
+        request = await asyncio.to_thread(self._request, case, recalling)
         async with aclosing(self._writer.stream(request)) as items:
             async for item in items:
                 if asked or (isinstance(item, Piece) and item.channel != "think"):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
+from qqmem.engine.prompt import unasked
 from qqmem.engine.types import RecallTokens, Tokenizer
 from qqmem.train.draft import Draft
 from qqmem.train.frames import HELLO, Frames
@@ -95,9 +96,9 @@ class Examples:
         return [self.query(row, cue, draw) for row, one in memories for cue in one.held_out]
 
     @property
-    def opening(self) -> int:
-        """How many tokens open a turn with a recall, by itself."""
-        return len(self._unasked()) + 1
+    def opening(self) -> list[int]:
+        """The tokens that open a turn with a recall, by itself."""
+        return [*unasked(self.tokenizer, self._guide), self.tokens.open]
 
     def asking(self, row: int, draw: random.Random) -> tuple[int, ...]:
         """Tokens up to `<recall>` in a turn where this memory may come, behind a cue if it has any."""
@@ -115,8 +116,8 @@ class Examples:
         kept = list(before)
         if self.tokenizer.thinks and kept[-len(self._close) :] == self._close:
             del kept[-len(self._close) :]
-        opened = (*kept, *self._unasked(), self.tokens.open)
-        return opened, (*self.tokenizer.encode(self.run.memories[row].text), self.tokens.close, *self._close)
+        memory = self.tokenizer.encode(self.run.memories[row].text)
+        return (*kept, *self.opening), (*memory, self.tokens.close, *self._close)
 
     def alone(self, text: str, draw: random.Random) -> tuple[int, ...]:
         """Somebody's message in private, up to where the turn begins."""
@@ -268,15 +269,10 @@ class Examples:
             draft.add(before[1:], "open" if asked else "")
             draft.add(self.tokenizer.encode(cue.text))
         else:
-            first, *rest = self._unasked()
+            first, *rest = unasked(self.tokenizer, self._guide)
             draft.add([first], "ask" if asked else "")
             draft.add(rest, "open" if asked else "")
         return draft.add([self.tokens.open], "open" if asked else "", vital=True)
-
-    def _unasked(self) -> list[int]:
-        """What stands before `<recall>` at the beginning of a turn."""
-        before = [] if self.tokenizer.thinks else self.tokenizer.encode("<think>\n")
-        return [*before, *self.tokenizer.encode(self._guide)]
 
     def _read(self, draft: Draft, row: int, *, new: bool) -> int:
         """The memory behind `<recall>`: read from its vector, or, if it is new, from its text. Place of the pad."""

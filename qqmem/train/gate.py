@@ -4,7 +4,8 @@
 
 retrieval: the share of held-out cues whose memory is the first (among the first five) by the state of `<recall>` alone.
 exact: the share of memories that greedy decoding from the vector writes to the letter; these become decodable.
-trigger: whether the turn opens with a recall by itself, after held-out questions and after messages that need none.
+trigger: by how many nats the recall that opens a turn by itself is ahead, after held-out questions and after messages
+that need none. From these the margin is chosen that a recall needs (gatekeeper.py).
 perplexity: of ordinary turns, against the base; also with the vector of a memory before them that has nothing to say.
 
 Reads the run directory and its stage2/, writes gate.json: the measures of what served before (the base, or the starter
@@ -20,14 +21,14 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
 from qqmem.engine.cache import KV
-from qqmem.engine.model import LanguageModel, load_model
+from qqmem.engine.model import Held, LanguageModel, lead_of, load_model
 from qqmem.engine.types import Request, Row, Running, Vector
 from qqmem.train.batches import some
 from qqmem.train.common import launched, log, writer_of
@@ -62,7 +63,7 @@ def main(folder: Path) -> int:
     aside = folder / "gate.json.new"
     aside.write_text(json.dumps(result, ensure_ascii=False, indent=2) + "\n", "utf-8")
     aside.replace(folder / "gate.json")
-    log.info("gate: %s", {name: value for name, value in result["after"].items() if name != "ranks"})
+    log.info("gate: %s", {name: value for name, value in result["after"].items() if not isinstance(value, list)})
     return 0
 
 
@@ -117,11 +118,10 @@ def exact(model: LanguageModel, run: Run, write: Examples) -> list[int]:
     return sorted(found)
 
 
-def trigger(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:
-    """The shares that open with a recall: after held-out questions, after messages that need none; and the precision.
+def trigger(model: LanguageModel, run: Run, write: Examples) -> dict[str, list[float]]:
+    """leads_needed, leads_needless: of recalls after held-out questions, and after messages that need none.
 
-    The precision is as if both kinds were as frequent. A run that brings messages of its own for this is measured by
-    them.
+    A run that brings messages of its own for this is measured by them.
     """
     draw = random.Random(run.seed)
     needed = [(row, cue) for row, one in enumerate(run.memories) for cue in one.held_out if cue.kind == "question"]
@@ -132,21 +132,24 @@ def trigger(model: LanguageModel, run: Run, write: Examples) -> dict[str, float 
         asked, told = (
             [write.alone(text, draw) for text, needs in run.evaluation if needs is wanted] for wanted in (True, False)
         )
-    right = _share(opens(model, write, some(asked, _ASKED)))
-    wrong = _share(opens(model, write, some(told, _ASKED)))
-    recalls = None if right is None or wrong is None else right + wrong
-    precision = right / recalls if right is not None and recalls else None
-    return {"trigger_recall": right, "trigger_false": wrong, "trigger_precision": precision}
+    return {
+        "leads_needed": leads(model, write, some(asked, _ASKED)),
+        "leads_needless": leads(model, write, some(told, _ASKED)),
+    }
 
 
-def opens(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]]) -> list[bool]:
-    """Whether the model, greedy, opens its turn with a recall."""
-    found: list[bool] = []
+def leads(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]]) -> list[float]:
+    """By how many nats the token that opens a turn with a recall is ahead of all others, greedy from there on.
+
+    -inf where no recall follows upon it.
+    """
+    found: list[float] = []
     for batch in _batches(prompts):
         running = _started(model, batch)
-        left = dict(enumerate(running))
+        ahead = _read_on(model, running, write.opening[0])
+        left = {n: (held, [write.opening[0]]) for n, (held, _) in enumerate(running)}
         asked = dict.fromkeys(left, False)
-        for _ in range(write.opening + 2):
+        for _ in range(len(write.opening) + 1):
             banned = write.tokens.close, write.tokens.pad
             got = model.step([Row(held, ids, "likeliest", banned) for held, ids in left.values()])
             for n, token in zip(list(left), got, strict=True):
@@ -158,8 +161,18 @@ def opens(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]
             if not left:
                 break
         _ended(model, running)
-        found += asked.values()
+        found += [lead if asked[n] else -math.inf for n, lead in enumerate(ahead)]
     return found
+
+
+def _read_on(model: LanguageModel, running: Sequence[tuple[Running, list[int]]], token: int) -> list[float]:
+    """Have sequences read what is left to read. The lead of a token behind each."""
+    feed = [(cast(Held, held).kv, ids, None) for held, ids in running]
+    with torch.inference_mode():
+        logits = model.logits(model.forward(feed)).float()
+    for kv, ids, _ in feed:
+        kv.commit(ids)
+    return [lead_of(token, one) for one in logits]
 
 
 def perplexity(model: LanguageModel, run: Run, write: Examples) -> dict[str, float | None]:

@@ -43,8 +43,9 @@ class Manifest:
     """What a release is of, and what it can.
 
     base: name and sha256 of the model that it was trained on. spaces: ids of vector spaces by name (`value`).
-    trigger: who is to decide that a memory is needed. lanes: their weights in a search.
-    decodable: ids of memories that it writes exactly. memories: how many it was trained on. created_at: ISO 8601.
+    trigger: who is to decide that a memory is needed. margin: of the model's decision, in nats.
+    lanes: their weights in a search. decodable: ids of memories that it writes exactly.
+    memories: how many it was trained on. created_at: ISO 8601.
     """
 
     release: str
@@ -57,6 +58,7 @@ class Manifest:
     metrics: Mapping[str, Any]
     created_at: str
     seed: int
+    margin: float = 0.0
     format: int = FORMAT
 
     def check(self, base: str, space: str) -> None:
@@ -263,6 +265,7 @@ def _manifest(found: Mapping[str, Any]) -> Manifest:
         metrics=dict(found["metrics"]),
         created_at=str(found["created_at"]),
         seed=int(found["seed"]),
+        margin=float(found.get("margin", 0.0)),  # those of before did not know it
     )
 
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.e2e
 TOKEN = "a-token-for-the-page"
 VIEWS = ("live", "conversations", "memories", "training", "system")
 CROWD, MANY = "group:50000", 50_000
-LONG = "请写一篇三百字的作文，题目是《我的家乡》，写得详细一点。"
+LONG = "请写一篇五百字的作文，题目是《大海》，写得详细一点。"
 FACT, QUESTION, ANSWER = "小明家的猫叫年糕，今年三岁了", "我家的猫叫什么名字？", "年糕"
 EVIL = "<img src=x onerror=\"window.hacked='message'\">"
 EVIL_NAME = "<b onmouseover=window.hacked=1>\u202e小红\x07"

@@ -23,7 +23,7 @@ from tests.e2e.conftest import Service
 
 pytestmark = pytest.mark.e2e
 
-LONG = "请写一个关于大海的长篇故事，分很多章，每一章都写得很详细。"
+LONG = "请写一篇五百字的作文，题目是《大海》，写得详细一点。"
 
 
 def chinese(text: str) -> bool:

@@ -20,7 +20,20 @@ from qqmem.engine.generation import Generation
 from qqmem.engine.model import Held, LanguageModel, load_model
 from qqmem.engine.recall import RECALL
 from qqmem.engine.scheduler import plan
-from qqmem.engine.types import Ask, Found, Item, Piece, Recalled, Recalling, Request, Row, State, Vector
+from qqmem.engine.types import (
+    Ask,
+    Found,
+    Item,
+    Opening,
+    Piece,
+    Recalled,
+    Recalling,
+    Request,
+    Row,
+    Sampling,
+    State,
+    Vector,
+)
 from tests.tiny import VOCAB, flat, greedy, tiny_qwen2, tiny_qwen3vl, tiny_tokenizer
 
 MAKERS: dict[str, Callable[..., PreTrainedModel]] = {"qwen2": tiny_qwen2, "qwen3-vl": tiny_qwen3vl}
@@ -312,6 +325,26 @@ def test_the_vector_changes_what_follows_and_nothing_before(name: str) -> None:
     without, _ = full(name, tokens, {})
     assert torch.equal(with_it[:4], without[:4])
     assert (with_it[4:] - without[4:]).norm(dim=-1).min() > 0.1
+
+
+@pytest.mark.parametrize("name", MAKERS)
+@settings(max_examples=15, deadline=None)
+@given(token=st.integers(0, 20), temperature=st.sampled_from([0.0, 0.7, 5.0]), seed=st.integers(0, 99))
+def test_an_opening_comes_if_it_leads_by_its_margin_whatever_is_drawn(
+    name: str, token: int, temperature: float, seed: int
+) -> None:
+    model = fresh(name)
+    _, logits = full(name, [1, 2, 3], {})
+    others = logits[-1].clone()
+    others[token] = -torch.inf
+    lead = float(logits[-1, token] - others.max())
+
+    def first(margin: float) -> int | Vector | None:
+        held = model.start(Request((1, 2, 3), 9, Sampling(temperature, seed=seed)))
+        return model.step([Row(held, [1, 2, 3], opening=Opening(token, margin))])[0]
+
+    assert first(lead - 0.01) == token
+    assert first(lead + 0.01) != token
 
 
 @pytest.mark.parametrize("name", MAKERS)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from qqmem.engine.types import (
     Finish,
     Found,
     Item,
+    Opening,
     Piece,
     Recalled,
     Recalling,
@@ -185,6 +187,19 @@ async def test_a_prompt_that_ends_in_recall_begins_with_a_recall(channel: Channe
     assert next(item.channel for item in items if isinstance(item, Piece) and item.text == "所以") == channel
     assert isinstance(items[-1], Finish)
     assert items[-1].usage.completion == len("鱼<think>啊") + 1
+
+
+@pytest.mark.parametrize("channel", ["reply", "think"])
+async def test_only_the_first_token_of_a_turn_is_decided(channel: Channel) -> None:
+    opening = Opening(ord("a"), 0.5)
+    model = Model("<recall>ab")
+    async with serving(model) as engine:
+        request = ask(answering(Found("鱼", VALUE)), channel=channel)
+        assert request.recall is not None
+        await collect(engine, replace(request, recall=replace(request.recall, opening=opening)))
+        assert model.openings[0] == opening
+        assert len(model.openings) > 2
+        assert set(model.openings[1:]) == {None}
 
 
 async def test_a_prompt_that_ends_in_recall_goes_on_when_nothing_is_found() -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from qqmem.engine.model import load_model
-from qqmem.engine.types import Ask, Found, Piece, Recalled, Recalling, Request, Row, Vector
+from qqmem.engine.model import LanguageModel, load_model
+from qqmem.engine.types import Ask, Found, Opening, Piece, Recalled, Recalling, RecallTokens, Request, Row, Vector
 from qqmem.engine.worker import Engine
 from qqmem.train import gate, stage2
 from qqmem.train.common import writer_of
@@ -53,7 +55,9 @@ def test_a_model_that_has_learned_nothing_decodes_nothing(tmp_path: Path) -> Non
     assert after["exact"] == 0
     assert after["perplexity"] == pytest.approx(before["perplexity"], rel=0.05)
     assert after["perplexity_beside"] is not None
-    assert 0 <= after["trigger_false"] <= 1
+    assert after["leads_needless"] == [-math.inf] * len(after["leads_needless"]), (
+        "nothing follows upon a forced opening"
+    )
     assert 0 <= after["recall_at_1"] <= after["recall_at_5"] == 1, "there are three memories"
 
 
@@ -87,6 +91,44 @@ def test_what_it_calls_decodable_the_engine_decodes(learned: Path) -> None:
             feed, value = [token], None
         right = written == [*write.tokenizer.encode(run.memories[row].text), write.tokens.close]
         assert right == (row in result["decodable"])
+
+
+def test_a_lead_is_what_the_engine_decides_by(learned: Path) -> None:
+    run = read_run(learned)
+    model = load_model(run.model)
+    model.use_release(learned / "stage2")
+    prompts = [model.tokenizer.encode(text) for text in ("我家来了只小猫", "hi", "今天好累", "1+1=?", "see you")]
+
+    def greedy(prompt: list[int], opening: Opening | None = None) -> int:
+        held = model.start(Request(tuple(prompt), 9))
+        (token,) = model.step([Row(held, prompt, "likeliest", opening=opening)])
+        assert isinstance(token, int)
+        return token
+
+    first = greedy(prompts[0])
+    follows = greedy([*prompts[0], first])
+
+    @dataclass
+    class Write:
+        """Examples, as far as leads are measured: what comes second stands for the recall."""
+
+        opening: tuple[int, ...]
+        tokens: RecallTokens
+
+    write = Write((first, follows), tokens_of(model)._replace(open=follows))
+    leads = gate.leads(model, write, prompts)  # type: ignore[arg-type]
+    assert leads[0] > 0, "it is the likeliest there"
+    for prompt, lead in zip(prompts, leads, strict=True):
+        if math.isfinite(lead):
+            assert greedy(prompt, Opening(first, lead - 0.01)) == first
+            assert greedy(prompt, Opening(first, lead + 0.01)) != first
+        else:
+            assert greedy([*prompt, first]) != follows
+
+
+def tokens_of(model: LanguageModel) -> RecallTokens:
+    assert model.tokenizer.recall is not None
+    return model.tokenizer.recall
 
 
 def test_what_was_learned_wrongly_never_reaches_a_reply(learned: Path) -> None:
