@@ -93,6 +93,16 @@ def test_a_refusal_says_which_measure_failed(name: str, value: float, said: str)
     report = decided(**{name: value})
     assert not report.passed
     assert report.reason == f"The gate refused it: {said}."
+    assert (report.lanes["state"] > 0) == (name != "recall_at_1"), "who does not find is not searched by"
+
+
+def test_what_just_reaches_its_bounds_is_good_enough() -> None:
+    bounds = Gate(recall_at_1=0.8, exact=0.5, perplexity_rise=0.25, trigger_precision=0.8, trigger_recall=0.5)
+    leads = {"leads_needed": [1.0] * 4 + [-1.0] * 4, "leads_needless": [1.0] + [-1.0] * 7}
+    after = GOOD | {"recall_at_1": 0.8, "exact": 0.5, "perplexity": 12.5, "perplexity_beside": 12.5, **leads}
+    report = decide({"before": BEFORE, "after": after, "decodable": [], "memories": 3}, bounds, [])
+    assert (report.passed, report.trigger, report.margin) == (True, "model", 0.0)
+    assert report.lanes["state"] > 0
 
 
 def test_a_model_that_asks_too_often_has_to_be_surer() -> None:

@@ -180,10 +180,12 @@ class Bridge:
     async def _show_reaction(self, chat: str, message: str) -> None:
         """An emoji under what is being answered, until it is."""
         emoji = str(self._settings.reaction)
-        await react(self._transport, chat, message, emoji)
+        showing = asyncio.create_task(react(self._transport, chat, message, emoji))
         try:
+            await asyncio.shield(showing)
             await self._clock.sleep(_MOST_TYPING)
         finally:
+            await showing  # or it would come after it is taken away, and stay
             await react(self._transport, chat, message, emoji, on=False)
 
     async def state(self) -> dict[str, Any]:

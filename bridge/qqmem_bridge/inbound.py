@@ -109,7 +109,7 @@ class Inbound:
         else:
             self._counters.add("duplicates")
             if began:
-                self._fetching.pop((message.chat, message.message_id)).cancel()
+                self._forget(message.chat, message.message_id)
 
     def _fetch(self, message: Incoming) -> bool:
         """Begin to fetch the pictures of a message, at once: their addresses are good for a short while only."""
@@ -121,6 +121,11 @@ class Inbound:
             self._met.popitem(last=False)
         self._fetching[key] = asyncio.create_task(self._pictures.of(message))
         return True
+
+    def _forget(self, chat: str, message_id: str) -> None:
+        """Nobody is to see the pictures of a message."""
+        if fetching := self._fetching.pop((chat, message_id), None):
+            fetching.cancel()
 
     async def _take(self, message: Incoming) -> None:
         """Decide who is addressed, and hand on at once or with what follows."""
@@ -136,6 +141,7 @@ class Inbound:
         if message.in_group and self._rounds.is_too_much(chat, message.user_id, self._clock.now()):
             self._counters.add("rounds_capped")
             frame |= {"addressed": False, "context_only": True}
+            self._forget(chat, message.message_id)
         if message.bare == "/stop" and (said_to_bot or message.user_id in self._doors.admins):
             self._sender.stop(chat)
             await self._release(chat, [{"type": "cancel", "conversation": chat}], after=frame)
@@ -152,6 +158,7 @@ class Inbound:
         held = self._holds[chat].take() if chat in self._holds else []
         await self._hand_on(chat, [*held, *frames])
         if after is not None:
+            self._forget(chat, after["message_id"])
             await self._store.drop_message(chat, after["message_id"])
 
     async def _hand_on(self, chat: str, frames: list[Frame]) -> None:
@@ -223,13 +230,14 @@ class Inbound:
         me = identifier(event.get("self_id"))
         if not self._doors.open_to(chat):
             return
+        heard = user not in ("", me) and user not in self._doors.denied
         match event.get("notice_type"), event.get("sub_type"):
             case "group_recall" | "friend_recall", _:
                 message_id = identifier(event.get("message_id"), negative=True)
                 self._lanes.put(chat, lambda: self._withdrawn(chat, message_id))
-            case "notify", "poke" if identifier(event.get("target_id")) == me and user not in ("", me):
+            case "notify", "poke" if identifier(event.get("target_id")) == me and heard:
                 self._lanes.put(chat, lambda: self._poked(chat, user))
-            case "group_msg_emoji_like", _ if group and user not in ("", me) and event.get("is_add") is not False:
+            case "group_msg_emoji_like", _ if group and heard and event.get("is_add") is not False:
                 self._lanes.put(chat, lambda: self._liked(chat, user, event))
             case "notify", "input_status" if chat in self._holds and event.get("event_type") == 1:
                 self._holds[chat].typing(user, self._clock.now())
@@ -250,8 +258,7 @@ class Inbound:
         if await self._store.is_ours(chat, message_id) or not message_id:
             return
         await self._store.withdraw(chat, message_id)
-        if fetching := self._fetching.pop((chat, message_id), None):
-            fetching.cancel()
+        self._forget(chat, message_id)
         self._counters.add("withdrawn")
         held = self._holds[chat].take() if chat in self._holds else []
         kept = [frame for frame in held if frame["message_id"] != message_id]

@@ -157,6 +157,8 @@ def _is_public(address: str) -> bool:
             return _is_public(str(inner))
         if found in ipaddress.ip_network("64:ff9b::/96"):  # an IPv4 address behind a translator
             return _is_public(str(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)))
+        if found not in ipaddress.ip_network("2000::/3"):  # others may lead to a private IPv4 address, or inside
+            return False
     return found.is_global and not found.is_multicast
 
 

@@ -166,7 +166,8 @@ class Store:
             c.execute("UPDATE meta SET value = ? WHERE key = 'seq'", (str(last + len(frames)),))
             return c.execute(
                 "DELETE FROM inbox WHERE seq IN "
-                "(SELECT seq FROM inbox WHERE chat = ? ORDER BY seq DESC LIMIT -1 OFFSET ?)",
+                "(SELECT seq FROM inbox WHERE chat = ? ORDER BY seq DESC LIMIT -1 OFFSET ?) "
+                "AND json_extract(frame, '$.type') != 'withdraw'",  # the service may have what was taken back
                 (chat, MOST_OF_CHAT),
             ).rowcount
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -87,7 +88,19 @@ def test_with_tokens_any_host_name_will_do() -> None:
 
 
 @pytest.mark.parametrize("kind", [{"kind": "websocket"}, {"method": "POST"}, {"method": "DELETE"}])
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "http://[", "127.0.0.1:9999"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "http://127.0.0.1",
+        "http://127.0.0.1:99990",
+        "http://127.0.0.1:9999.evil.example",
+        "http://evil.127.0.0.1:9999",
+        "http://[",
+        "127.0.0.1:9999",
+    ],
+)
 def test_a_page_of_another_origin_may_change_nothing(kind: dict[str, str], origin: str) -> None:
     with pytest.raises(Forbidden, match="origin"):
         guard().admit(connection(origin=origin, **kind), "chat")
@@ -97,6 +110,11 @@ def test_a_page_of_another_origin_may_change_nothing(kind: dict[str, str], origi
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:9999", "https://127.0.0.1:9999", "https://pages.example"])
 def test_our_own_pages_and_those_in_the_settings_may(kind: dict[str, str], origin: str) -> None:
     assert guard(origins=("https://pages.example",)).admit(connection(origin=origin, **kind), "chat")
+
+
+def test_a_page_is_our_own_whichever_case_its_host_is_written_in() -> None:
+    written = connection(method="POST", host="LocalHost:9999", origin="http://localhost:9999")
+    assert guard().admit(written, "chat")
 
 
 def test_reading_asks_for_no_origin() -> None:
@@ -128,6 +146,24 @@ def test_a_quiet_hour_saves_nothing_up() -> None:
     limit.take("a")
     clock.now += 3600
     assert [limit.take("a") == 0 for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_who_was_refused_is_not_forgotten_for_a_crowd_and_who_may_again_is() -> None:
+    clock = Clock()
+    limit = RateLimit(1, clock)
+    assert limit.take("a") == 0
+    clock.now += 30
+    for n in range(1500):
+        limit.take(str(n))
+    assert limit.take("a") == 30
+    tracemalloc.start()
+    for _ in range(10):  # crowds that each leave a minute behind the other
+        clock.now += 61
+        for n in range(1000):
+            limit.take(f"{clock.now} {n}")
+    grown, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert grown < 1_000_000, "some 200 kB are one crowd"
 
 
 def test_zero_is_no_limit() -> None:

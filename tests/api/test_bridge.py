@@ -224,3 +224,12 @@ async def test_a_reply_goes_to_the_bridge_that_brought_the_message_in(service: S
         await office.until("delivery", in_reply_to=["200"])
         await home.settled()
     assert (home.seen, len(office.all("delivery"))) == ([{"type": "pong"}], 2)
+
+
+async def test_a_bridge_tells_of_nothing_but_its_own_deliveries(service: Service) -> None:
+    async with far_end(service) as home, far_end(service, "office") as office:
+        await office.say(1)
+        delivery = await office.until("delivery")
+        await home.delivered(delivery, "7001")
+    async with far_end(service, "office") as office:
+        assert await office.until("delivery") == delivery

@@ -285,3 +285,22 @@ async def test_pokes_are_answered_now_and_then_and_reactions_are_kept(tmp_path: 
         assert [one.text for one in said] == ["[戳一戳]", "别戳。", "[戳一戳]", "[表情回应 赞]"]
         assert (said[0].sender.name, said[3].reply_to) == ("会长", "7001")
         assert len(turns) == 1
+
+
+async def test_a_reply_that_waits_does_not_quote_what_was_taken_back(tmp_path: Path) -> None:
+    settings = make_settings(tmp_path, chat={"group_policy": "addressed", "merge_window": 0.3})
+    async with running(settings, Stage(held=True)) as service:
+        async with far_end(service) as end:
+            await end.say(1, "一", GROUP, addressed=True)
+            await end.say(2, "二", GROUP, addressed=True)
+            await service.stage.begun()
+            await end.say(3, "别的事", GROUP, sender={"id": "10002"})
+            await end.until("ack", seq=3)
+            service.stage.go()
+            assert (await end.until("delivery"))["quote"] == "200"
+        async with far_end(service) as end:
+            await end.send("withdraw", seq=4, conversation=GROUP, message_id="200")
+            await end.until("ack", seq=4)
+        async with far_end(service) as end:
+            again = await end.until("delivery")
+            assert (again["in_reply_to"], "quote" in again) == (["100"], False)

@@ -81,9 +81,25 @@ async def test_a_trace_has_turns_that_no_message_belongs_to_any_more(tmp_path: P
 
         assert await outcomes(limit=200) == [["replied", "replied"]]
         assert await outcomes(limit=200, trace=True) == [["superseded", "replied", "replied"]]
+        behind_all = await outcomes(limit=200, trace=True, before=1000)
+        assert behind_all == [["superseded", "replied", "replied"]]
+        assert await outcomes(limit=200, trace=True, before=1) == [[]]
         # 再见 and its answer; the answer to 在吗 and 算了, which came after them; these two.
         paged = await outcomes(limit=2, trace=True)
         assert paged == [["replied"], ["replied"], ["superseded", "replied"], []][: len(paged)]
+
+
+async def test_a_trace_tells_nothing_of_other_conversations(service: Service) -> None:
+    for user in (1, 2, 1):
+        await service.private(f"我是{user}", user=user)
+    for user, count in ((1, 2), (2, 1)):
+        url = f"/api/conversations/private:{user}/messages"
+        page = (await service.http.get(url, params={"trace": True})).json()
+        assert len(page["turns"]) == count
+        mine = {message["id"] for message in page["messages"]}
+        assert {id for turn in page["turns"] for id in turn["messages"]} <= mine
+    history = service.state["history"]
+    assert [turn.id for turn in await history.turns("private:1", {1, 2, 3})] == [1, 3]
 
 
 async def test_a_deleted_conversation_is_gone_and_its_reply_stops(tmp_path: Path) -> None:

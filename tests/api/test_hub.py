@@ -133,6 +133,19 @@ async def test_who_does_not_read_skips_and_is_then_right_again(house: House) -> 
         assert dashboards[keen].missed == []
 
 
+async def test_as_many_batches_wait_as_may_and_with_one_more_all_are_let_go(house: House) -> None:
+    with house.hub.watch() as watcher:
+        dashboard = await look_in(house, watcher)
+        for id in range(1, MOST_WAITING + 2):
+            house.hub.remembered(Change("added", (id,)))
+            house.tick()
+            assert len(watcher) == (id if id <= MOST_WAITING else 0)
+        for _ in range(2):  # it asks for a snapshot, and gets it
+            await take_all(watcher, dashboard)
+            house.tick()
+        assert dashboard.missed == [MOST_WAITING + 2], "the load of the engine was told, too"
+
+
 def growth(talk: Callable[[int], None]) -> int:
     """Bytes by which four hundred turns more than two hundred take more memory."""
     talk(100)

@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from qqmem.api.hub import LOOK_SECONDS, PROGRESS_SECONDS, TICK
+from qqmem.api.wire_bridge import BridgeConnectedFrame, BridgeStatusFrame
 from qqmem.api.wire_live import MOST_IDS
 from qqmem.api.wire_system import Health
+from qqmem.chat import Token, TurnEnded
 from qqmem.memory.types import Change
 from tests.api.house import MESSAGE, RUN, House, frames_of, look_in
 
@@ -96,6 +98,40 @@ async def test_load_and_health_are_told_when_they_change_and_once_a_second_at_mo
         assert health == {"type": "health", "health": house.health.model_dump(exclude_none=True)}
         rest = [await frames_of(house, watcher, dashboard, LOOK_SECONDS) for _ in range(5)]
         assert [frame["tokens_s"] for frames in rest for frame in frames] == [0.0], "told once"
+
+
+async def test_the_rate_counts_tokens_and_not_the_pieces_in_which_their_text_comes(house: House) -> None:
+    with house.hub.watch() as watcher:
+        dashboard = await look_in(house, watcher)
+        house.begin(1)
+        for n in (10, 30):
+            house.hub.publish(Token(1, "reply", "字", n))
+        (*_, engine) = await frames_of(house, watcher, dashboard, 2.0)
+    assert engine["tokens_s"] == 15.0
+
+
+async def test_the_end_of_a_turn_that_failed_says_why(house: House) -> None:
+    with house.hub.watch() as watcher:
+        dashboard = await look_in(house, watcher)
+        house.hub.publish(TurnEnded(None, "private:1", "failed", error="The model has failed.", code="model_failed"))
+        (frame,) = await frames_of(house, watcher, dashboard)
+    assert (frame["outcome"], "turn" in frame) == ("failed", False)
+    assert frame["error"] == {"code": "model_failed", "message": "The model has failed."}
+
+
+async def test_a_bridge_is_seen_until_it_is_gone(house: House) -> None:
+    house.hub.bridged(BridgeConnectedFrame(bridge="qq", self_id="1", connected=True))
+    house.hub.bridged(BridgeStatusFrame(bridge="qq", napcat=True, online=False, queued=2, counters={"sent": 7}))
+    status = {"napcat": True, "online": False, "queued": 2, "counters": {"sent": 7}}
+    with house.hub.watch() as watcher:
+        dashboard = await look_in(house, watcher)
+        assert dashboard.frames[0]["bridges"] == [{"bridge": "qq", "self_id": "1", "status": status}]
+        gone = BridgeConnectedFrame(bridge="qq", self_id="1", connected=False)
+        house.hub.bridged(gone)
+        assert await frames_of(house, watcher, dashboard) == [gone.model_dump()]
+    assert house.hub.bridges == ()
+    with house.hub.watch() as watcher:
+        assert "bridges" not in (await look_in(house, watcher)).frames[0]
 
 
 async def test_the_rate_is_not_taken_over_the_time_when_nobody_watched(house: House) -> None:

@@ -162,9 +162,19 @@ async def test_who_stops_reading_is_cut_off_and_slows_nobody(tmp_path: Path) -> 
         async with watching(service, sock=ours, max_queue=1, compression=None) as watch:
             assert (await service.private("讲个长故事")).json()["outcome"] == "replied"
             if sockets := service.state["sockets"]:
-                await asyncio.wait(sockets)
+                async with asyncio.timeout(12):  # the pings of the server would find it out, too, but much later
+                    await asyncio.wait(sockets)
             assert (await service.private("你好", user=2)).json()["outcome"] == "replied"
             watch.connection.transport.abort()
+
+
+async def test_it_counts_as_long_as_it_is_open(service: Service) -> None:
+    sockets = service.state["sockets"]
+    async with watching(service), watching(service):
+        assert len(sockets) == 2
+    if sockets:
+        await asyncio.wait(sockets)
+    assert not sockets
 
 
 async def test_it_is_only_to_be_read(service: Service) -> None:

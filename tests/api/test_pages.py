@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from importlib.resources import files
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from qqmem.api import pages
+from qqmem.api.pages import HEADERS
+from qqmem.errors import NotFound
 from tests.api.conftest import Service, Stage, make_settings, running
 
 FOLDER = Path(str(files("qqmem"))) / "dashboard"
@@ -31,9 +35,11 @@ async def test_the_page_comes_without_a_token_and_may_run_nothing_but_its_own_sc
     assert policy["default-src"] == "'none'"
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert (policy["img-src"], policy["form-action"]) == ("'self' data:", "'self'")
     assert "unsafe" not in answer.headers["content-security-policy"]
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert answer.headers["referrer-policy"] == "no-referrer"
+    assert answer.headers["cross-origin-opener-policy"] == "same-origin"
 
 
 async def test_every_file_of_the_package_is_served_as_what_it_is(service: Service) -> None:
@@ -48,11 +54,15 @@ async def test_every_file_of_the_package_is_served_as_what_it_is(service: Servic
         assert answer.status_code == 200, path
         assert answer.content == (FOLDER / path).read_bytes()
         assert answer.headers["content-type"].startswith(types.get(ending, ""))
+        assert {name: answer.headers[name] for name in HEADERS} == HEADERS
 
 
 async def test_what_has_not_changed_is_not_sent_again(service: Service) -> None:
     first = await service.http.get("/")
     assert first.headers["cache-control"] == "no-cache"
+    assert first.headers["etag"] == f'"{hashlib.sha256(first.content).hexdigest()[:32]}"', (
+        "another content, another tag"
+    )
     again = await service.http.get("/", headers={"If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["content-security-policy"]
@@ -83,6 +93,13 @@ async def test_nothing_else_is_given_away(service: Service) -> None:
     for path in NOTHING:
         answer = await service.http.get("/", extensions={"target": b"/dashboard/" + path})
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found"), path
+
+
+@pytest.mark.parametrize("name", ["a b.js", "a\\b.js", "C:b.js", "a\n.js"])
+def test_a_file_whose_name_may_mean_another_place_is_not_read(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("text")
+    with pytest.raises(NotFound):
+        pages._read(tmp_path, name)
 
 
 @pytest.mark.parametrize("path", [path for path in paths() if path.endswith((".html", ".css", ".js"))])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,8 @@ async def test_a_token_once_and_then_a_cookie(tmp_path: Path) -> None:
         assert SECRET not in answer.text + value
         assert answer.json() == (await service.http.get("/api/session")).json(), "the client keeps the cookie"
         assert (answer.json()["name"], answer.json()["scopes"]) == ("admin", ["admin"])
+        end = datetime.fromtimestamp(int(value.partition(".")[0]), UTC)
+        assert datetime.fromisoformat(answer.json()["expires_at"]) == end
         assert (await service.http.get("/api/conversations")).status_code == 200
 
         own = {"Origin": f"http://127.0.0.1:{service.port}"}
@@ -145,7 +149,7 @@ async def test_a_cookie_is_void_once_its_token_is_another(tmp_path: Path) -> Non
 
 
 async def test_the_scopes_of_a_cookie_are_those_of_its_token(tmp_path: Path) -> None:
-    tokens = [{"name": name, "token": f"{name}-secret", "scopes": (name,)} for name in ("chat", "read")]
+    tokens = [{"name": name, "token": f"{name}-secret", "scopes": (name,)} for name in ("chat", "read", "admin")]
     async with running(make_settings(tmp_path, server={"tokens": tokens}), Stage()) as service:
         assert (await log_in(service, "read-secret")).json()["scopes"] == ["read"]
         assert (await service.http.get("/api/conversations")).status_code == 200
@@ -157,8 +161,11 @@ async def test_the_scopes_of_a_cookie_are_those_of_its_token(tmp_path: Path) -> 
 
 async def test_behind_tls_the_cookie_is_secure(tmp_path: Path) -> None:
     async with guarded(tmp_path) as service:
-        answer = await log_in(service, Origin="https://bot.example", Host="bot.example")
-        assert "Secure" in attributes(answer)[1]
+        page = {"Origin": "https://bot.example", "Host": "bot.example"}
+        assert "Secure" in attributes(await log_in(service, **page))[1]
+        value, rest = attributes(await service.http.delete("/api/session", headers=page))
+        assert value.strip('"') == ""
+        assert {"Secure", "HttpOnly", "SameSite=strict", "Path=/", "Max-Age=0"} <= rest
 
 
 async def test_without_tokens_nobody_logs_in(service: Service) -> None:
@@ -197,6 +204,13 @@ def test_a_cookie_ends_with_its_time() -> None:
     assert signer.read(value) == end
     now += 1
     assert signer.read(value) is None
+
+
+def test_a_cookie_outlives_an_upgrade_and_is_dear_to_guess_the_token_of() -> None:
+    value, end = Signer(b"secret-token", lambda: 1_000_000.0).sign()
+    key = hashlib.scrypt(b"secret-token", salt=b"qqmem session", n=8192, r=8, p=1)
+    stamp = str(int(end.timestamp()))
+    assert value == f"{stamp}.{hmac.new(key, stamp.encode(), 'sha256').hexdigest()}"
 
 
 def test_nothing_but_what_was_signed_is_read() -> None:

@@ -65,6 +65,9 @@ async def test_multipart_and_base64_are_the_same_upload(tmp_path: Path, service:
     assert found.content == PNG
     assert found.headers["content-type"] == "image/png"
     assert found.headers["x-content-type-options"] == "nosniff"
+    assert found.headers["content-security-policy"] == "default-src 'none'; sandbox"
+    assert found.headers["cache-control"] == "private, no-cache"
+    assert (await service.http.get(first["url"].replace(".png", ".gif"))).status_code == 404
     assert len([path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]) == 1
 
 
@@ -101,6 +104,14 @@ async def test_what_cannot_be_kept_is_one_clear_error(
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["message"].endswith(".")
     assert not [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+
+
+async def test_a_body_that_does_not_say_its_length_is_limited_too(service: Service) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(2 * LARGEST["image"] // 2**20):
+            yield bytes(2**20)
+
+    assert (await service.http.post("/api/upload/image", content=body())).status_code == 413
 
 
 @pytest.mark.parametrize("name", ["x.png", "%2e%2e%2fqqmem.db", "a" * 64 + ".png", "A" * 64 + ".png", "a" * 64])
@@ -173,6 +184,15 @@ async def test_a_file_that_a_crash_has_left_goes(tmp_path: Path, service: Servic
     assert await uploads.sweep(datetime.now(UTC)) == 0  # it may be about to be known
     assert await uploads.sweep(datetime.now(UTC) + GRACE + timedelta(seconds=1)) == 1
     assert not stray.exists()
+
+
+async def test_what_a_kill_has_left_half_written_goes(tmp_path: Path) -> None:
+    half = tmp_path / "uploads" / "incoming" / "half"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(PNG)
+    async with running(make_settings(tmp_path), Stage()) as service, asyncio.timeout(10):
+        while half.exists():
+            await service.http.get("/health")
 
 
 async def test_uploads_and_sweeps_at_once_lose_nothing(tmp_path: Path, service: Service) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from qqmem_bridge import bridge as module
 from qqmem_bridge.settings import PaceSettings
 from tests.bridge.harness import ANN, BOB, GROUP, scene
 
@@ -67,11 +68,12 @@ async def test_a_message_that_comes_twice_counts_once(bench: Any, tmp_path: Path
         await s.service.wait("message")
         await s.kill()
         await s.start()
-        await s.napcat.private_message(ANN, "one", message_id=41)
+        await s.napcat.private_message(ANN, [bench.text("one"), bench.image()], message_id=41)
         await s.napcat.private_message(ANN, "two", message_id=42)
         await s.service.wait("message", 2)
         assert [frame["text"] for frame in s.service.frames] == ["one", "two"]
         assert s.bridge.counters["duplicates"] == 1
+        assert not s.bridge.inbound._fetching
 
 
 async def test_what_came_is_remembered_for_a_week(bench: Any, tmp_path: Path) -> None:
@@ -127,6 +129,17 @@ async def test_robots_do_not_address_the_bot(bench: Any, tmp_path: Path) -> None
             await s.napcat.group_message(GROUP, user, [bench.at(s.napcat.self_id)])
         await s.service.wait("message", 3)
         assert [frame["addressed"] for frame in s.service.of("message")] == [False, True, False]
+
+
+async def test_whether_somebody_is_a_robot_is_asked_until_it_is_known(bench: Any, tmp_path: Path) -> None:
+    async with scene(bench, tmp_path) as s:
+        s.napcat.add_group(GROUP, members=[BOB])
+        s.napcat.members[GROUP][BOB]["is_robot"] = True
+        s.napcat.hang("get_group_member_info")
+        for _ in range(2):
+            await s.napcat.group_message(GROUP, BOB, [bench.at(s.napcat.self_id)])
+        await s.service.wait("message", 2)
+        assert [frame["addressed"] for frame in s.service.of("message")] == [True, False]
 
 
 async def test_text_of_the_model_is_text(bench: Any, tmp_path: Path) -> None:
@@ -233,3 +246,14 @@ async def test_typing_is_shown_in_private_until_the_reply(bench: Any, tmp_path: 
         typed = len([call for call in s.napcat.calls if call.action == "set_input_status"])
         await asyncio.sleep(0.5)  # more than two intervals
         assert len([call for call in s.napcat.calls if call.action == "set_input_status"]) == typed
+
+
+async def test_typing_of_a_turn_that_never_ends_is_not_shown_for_ever(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST_TYPING", 12.0)
+    async with scene(bench, tmp_path) as s:
+        await s.service.say(type="turn", conversation=f"private:{ANN}", state="started", message_ids=[])
+        await s.napcat.wait_call("set_input_status", user_id=ANN)
+        await asyncio.wait_for(s.bridge._typing[f"private:{ANN}"], 5)
+        assert len([call for call in s.napcat.calls if call.action == "set_input_status"]) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,22 @@ async def test_a_message_arrives_once_or_not(bench: Any, tmp_path: Path, fault: 
         assert bool(told.get("reason")) is (status != "sent")
         await s.service.deliver(3, "weiter", chat=PRIVATE)
         assert (await s.service.outcome(3))["status"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("of_bot", "age", "status"), [(True, 100, "sent"), (True, 200, "unknown"), (False, 0, "unknown")]
+)
+async def test_a_message_is_found_by_who_said_it_and_when(
+    bench: Any, tmp_path: Path, of_bot: bool, age: float, status: str
+) -> None:
+    async with scene(bench, tmp_path) as s:
+        user, me = s.napcat.self_id if of_bot else ANN, s.napcat.self_id
+        said = {"user_id": user, "self_id": me, "message_id": 77, "time": time.time() - age, "message": "hi"}
+        s.napcat.custom["get_friend_msg_history"] = lambda _: {"messages": [said]}
+        s.napcat.fail("send_private_msg", like="timeout")
+        await s.service.deliver(1, "hi", chat=PRIVATE, created="2100-01-01T00:00:00+00:00")
+        told = await s.service.outcome(1)
+        assert (told["status"], told["message_ids"]) == (status, ["77"] if status == "sent" else [])
 
 
 @pytest.mark.parametrize("how", ["abort", "close"])
@@ -182,13 +199,18 @@ async def test_what_waited_too_long_is_only_context(bench: Any, tmp_path: Path) 
 
 async def test_a_queue_that_overflows_loses_the_oldest_and_says_so_once(bench: Any, tmp_path: Path) -> None:
     async with scene(bench, tmp_path, start=False, merge=Merge(quiet=0, longest=0, most=1)) as s:
-        await s.service.down()
         await s.start()
+        mid = await s.napcat.private_message(ANN, "oops")
+        await s.service.wait("message")
+        s.service.frames.clear()
+        await s.service.down()
+        await s.napcat.recall(mid)
         for n in range(205):
             await s.napcat.private_message(ANN, f"{n}")
         assert "稍后再试" in (await s.napcat.wait_sent(user_id=ANN)).plain_text
         await s.service.up()
-        await s.service.changes.until(lambda: s.service.frames and s.service.frames[-1]["text"] == "204")
+        await s.service.changes.until(lambda: s.service.frames and s.service.frames[-1].get("text") == "204")
+        assert s.service.frames[0]["message_id"] == str(mid)  # that it was taken back is not lost
         assert [frame["text"] for frame in s.service.of("message")] == [f"{n}" for n in range(5, 205)]
         assert len(s.napcat.sent) == 1
 

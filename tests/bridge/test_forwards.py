@@ -69,6 +69,8 @@ def test_a_forwarded_chat_without_end_is_cut() -> None:
     message = incoming({"type": "forward", "data": {"content": [said("a", "字" * 200)] * 100}})
     assert len(unfolded(message)) < 3500
     assert unfolded(message).endswith("…\n[转发结束]")
+    message = incoming({"type": "forward", "data": {"content": [said("a", "字")] * 100}})
+    assert unfolded(message).splitlines()[50:] == ["> a：字", "…", "[转发结束]"]
 
 
 @given(JSON)
@@ -104,6 +106,15 @@ async def test_where_nothing_may_be_forwarded_the_beginning_is_sent(bench: Any, 
         await s.service.deliver(1, LONG, chat=PRIVATE)
         assert (await s.service.outcome(1))["status"] == "sent"
         assert [one.plain_text for one in s.napcat.sent] == [LONG[0], "二" * 99 + "…"]
+
+
+@pytest.mark.parametrize("like", ["muted", "kicked"])
+async def test_where_nothing_may_be_said_the_beginning_is_not_tried(bench: Any, tmp_path: Path, like: str) -> None:
+    async with scene(bench, tmp_path, pieces=Pieces(longest=100, most=1)) as s:
+        s.napcat.fail("send_group_forward_msg", like=like)
+        await s.service.deliver(1, LONG)
+        assert (await s.service.outcome(1))["status"] == "failed"
+        assert not [call for call in s.napcat.calls if call.action == "send_group_msg"]
 
 
 async def test_without_folding_the_rest_is_cut(bench: Any, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import asyncio
 import json
 import math
 import random
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,6 +95,16 @@ def test_what_it_calls_decodable_the_engine_decodes(learned: Path) -> None:
         assert right == (row in result["decodable"])
 
 
+def test_what_was_before_is_what_the_starter_does(learned: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(learned, folder)
+    run = json.loads((folder / "run.json").read_text("utf-8"))
+    (folder / "run.json").write_text(json.dumps(run | {"starter": str(learned / "stage2")}), "utf-8")
+    result = measured(folder)
+    assert result["before"] == result["after"]
+    assert result["base"]["perplexity"] != result["before"]["perplexity"]
+
+
 def test_a_lead_is_what_the_engine_decides_by(learned: Path) -> None:
     run = read_run(learned)
     model = load_model(run.model)
@@ -124,6 +136,137 @@ def test_a_lead_is_what_the_engine_decides_by(learned: Path) -> None:
             assert greedy(prompt, Opening(first, lead + 0.01)) != first
         else:
             assert greedy([*prompt, first]) != follows
+
+
+@dataclass
+class Cue:
+    ids: list[int]
+    positives: list[int]
+    length: int = 0
+
+
+class Reading:
+    """A model whose query is known of each token."""
+
+    def start(self, request: Request) -> Cue:
+        return Cue(list(request.prompt), [])
+
+    def step(self, rows: list[Row]) -> list[Vector]:
+        along = np.array([8, 6, 0], np.float32), np.array([0, 0, 1], np.float32)
+        return [along[row.tokens[0]] for row in rows]
+
+    def release(self, held: Cue, name: str) -> None:
+        assert held.ids
+
+
+@dataclass
+class Telling:
+    cues: list[Cue]
+    values: Vector = field(default_factory=lambda: np.eye(3, dtype=np.float32))
+    centre: Vector = field(default_factory=lambda: np.array([0.6, 0, 0], np.float32))
+
+    def held_out(self) -> list[Cue]:
+        return self.cues
+
+
+def test_a_rank_is_of_the_best_that_fits_seen_from_the_centre() -> None:
+    told = Telling([Cue([0], [0]), Cue([0], [1, 2]), Cue([1], [2]), Cue([0], [2]), Cue([1], [0, 1])])
+    found = gate.retrieval(Reading(), told, told)  # type: ignore[arg-type]
+    assert found == {"recall_at_1": 0.4, "recall_at_5": 1.0, "ranks": [2, 1, 1, 3, 2]}
+
+
+CLOSE = 9
+
+
+class Reciting(Reading):
+    """Writes a text of its own for each prompt of one token."""
+
+    def __init__(self, *texts: list[int]) -> None:
+        self._texts = [list(text) for text in texts]
+
+    def step(self, rows: list[Row]) -> list[Any]:
+        return [None if row.want == "nothing" else self._texts[cast(Cue, row.running).ids[0]].pop(0) for row in rows]
+
+
+class Asking:
+    tokens = RecallTokens(open=7, close=CLOSE, pad=8)
+
+    @property
+    def tokenizer(self) -> Asking:
+        return self
+
+    def encode(self, text: str) -> list[int]:
+        return [int(letter) for letter in text]
+
+    def asking(self, row: int, draw: random.Random) -> list[int]:
+        return [row]
+
+
+@dataclass
+class Remembered:
+    text: str
+
+
+@dataclass
+class Known:
+    memories: list[Remembered]
+    seed: int = 1
+    values: Vector = field(default_factory=lambda: np.eye(5, dtype=np.float32))
+
+
+def test_what_goes_on_behind_its_text_or_leaves_it_is_not_exact() -> None:
+    run = Known([Remembered("12")] * 4 + [Remembered("3")])
+    model = Reciting([1, 2, CLOSE], [1, 2, 2], [1, CLOSE], [2, 2, CLOSE], [3, CLOSE])
+    assert gate.exact(model, run, Asking()) == [0, 4]  # type: ignore[arg-type]
+
+
+class Counting:
+    """A model that is sure of one thing: behind a number comes the next."""
+
+    def states(self, feed: list[tuple[Any, list[int], Any]]) -> torch.Tensor:
+        ((_, ids, _),) = feed
+        return torch.tensor(ids)
+
+    forward = states
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        return 100 * torch.nn.functional.one_hot(states + 1, 16).float()
+
+
+@pytest.mark.parametrize("value", [None, np.ones(3, np.float32)])
+def test_a_reply_is_judged_by_what_stands_before_each_token(value: Vector | None) -> None:
+    def loss(*ids: int) -> float:
+        return gate._loss(Counting(), ids, 3, value, 2)  # type: ignore[arg-type]
+
+    assert loss(9, 9, 9, 4, 5, 6, 7) == pytest.approx(0, abs=1e-6)
+    assert loss(9, 9, 9, 4, 5, 6, 8) == pytest.approx(100)
+    assert loss(9, 9, 9, 3, 5, 6, 7) == pytest.approx(100), "the first of them is judged, too"
+
+
+@dataclass
+class Chatted:
+    """Conversations, and an example that is too short to be measured by."""
+
+    sft: list[str]
+    held_out_sft: list[str]
+    seed: int = 1
+    ids: tuple[int, ...] = (1,)
+    parts: tuple[bool, ...] = (False,)
+    drawn: list[list[str]] = field(default_factory=list)
+
+    def chat(self, draw: random.Random, most: int, kept: list[str]) -> Chatted:
+        self.drawn.append(kept)
+        return self
+
+
+@pytest.mark.parametrize(("shown", "kept", "drawn"), [(["a"], ["b"], ["b"]), (["a"], [], ["a"]), ([], [], None)])
+def test_ordinary_turns_are_of_what_was_not_shown_if_there_is_any(
+    shown: list[str], kept: list[str], drawn: list[str] | None
+) -> None:
+    told = Chatted(shown, kept)
+    found = gate.perplexity(Counting(), told, told)  # type: ignore[arg-type]
+    assert found == {"perplexity": None, "perplexity_beside": None}
+    assert told.drawn == ([] if drawn is None else [drawn] * gate._CHATS)
 
 
 def tokens_of(model: LanguageModel) -> RecallTokens:
