@@ -194,7 +194,7 @@ async def one(server: Server, port: int, watchers: int) -> Round:
 async def talk(server: Server, i: int, topic: str) -> None:
     """A conversation of its own, to the end of its reply."""
     sender = Sender(f"{time.monotonic_ns()}{i}", "")
-    text = f"写一个关于{topic}的长篇故事，分很多章，每一章都写得很详细。"
+    text = f"请写一篇五百字的作文，题目是《{topic}》，写得详细一点。"
     await (await server.state["chats"].send(Incoming(f"private:{sender.id}", sender, text, datetime.now(UTC)))).end()
 
 

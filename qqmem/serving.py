@@ -97,7 +97,8 @@ class Serving:
         await self._engine.call(lambda model: model.move(None), drain=DRAIN_SECONDS)
 
     async def _starter(self) -> Path | None:
-        return await asyncio.to_thread(self._find_starter, self._model, self._memories.value_space or "")
+        space = self._memories.value_space
+        return None if space is None else await asyncio.to_thread(self._find_starter, self._model, space)
 
 
 def digest(folder: Path) -> str:

@@ -103,6 +103,20 @@ async def test_the_starter_serves_where_no_other_is_in_force(tmp_path: Path) -> 
         assert (await served.base()).starter == starter, "whatever is in force"
 
 
+async def test_no_starter_is_looked_for_where_nothing_is_recalled(tmp_path: Path) -> None:
+    """Or everybody who has recalls off would read at each start that it does not fit."""
+
+    def find(model: str, space: str) -> Path | None:
+        raise AssertionError("there is no space that it could fit")
+
+    async with open_mind(tmp_path / "data", values=False) as mind:
+        recollections = Recollections(mind.memories, mind.history, Recall())
+        served = Serving(mind.engine, mind.memories, recollections, MODEL, tmp_path / "model", find)
+        served.has_values.set()
+        await served.begin(Releases(tmp_path / "releases"))
+        assert mind.model.release_used is None
+
+
 async def test_it_leaves_the_gpu_and_comes_back(tmp_path: Path) -> None:
     async with serving(tmp_path) as (mind, served, _, _):
         await served.pause()

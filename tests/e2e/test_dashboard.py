@@ -53,7 +53,7 @@ def bot(tmp_path_factory: pytest.TempPathFactory, folder: object) -> Iterator[Se
         "QQMEM_TOKEN": TOKEN,
         "QQMEM_CHAT__MERGE_WINDOW": "0",
         "QQMEM_GENERATION__MAX_NEW_TOKENS": "120",
-        "QQMEM_GENERATION__SEED": "1",
+        "QQMEM_GENERATION__TEMPERATURE": "0",
     }
     asyncio.run(fill(made.data))
     made.start()
