@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import time
 from typing import Literal
 
 from qqmem.records import Incoming, Message
-from qqmem.settings import Chat
+from qqmem.settings import Chat, Group
 
 Policy = Literal["addressed", "model", "probability"]
+
+_LIKE_ALL = Group()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +36,16 @@ class Manners:
             return False
         if is_private(message.conversation) or addressed:
             return True
+        group = self.chat.groups.get(message.conversation.partition(":")[2], _LIKE_ALL)
+        hours = self.chat.quiet_hours if group.quiet_hours is None else group.quiet_hours
+        if hours and _is_within(message.time.astimezone().time(), hours):
+            return False
         match self.policy():
             case "model":
                 return True
             case "probability":
-                return self.chance() < self.chat.reply_probability
+                own = group.reply_probability
+                return self.chance() < (self.chat.reply_probability if own is None else own)
             case "addressed":
                 return False
 
@@ -52,6 +60,12 @@ class Manners:
                 return False
             case "addressed":
                 return message.addressed or not any(one.addressed for one in answered)
+
+
+def _is_within(now: time, hours: str) -> bool:
+    """hours: as of settings.Hours, the last minute not among them; they may go over midnight."""
+    start, end = (time.fromisoformat(each) for each in hours.split("-"))
+    return start <= now < end if start <= end else now >= start or now < end
 
 
 def is_private(conversation: str) -> bool:

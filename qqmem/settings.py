@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -96,8 +96,21 @@ class Generation(Section):
     time_limit: float = Field(default=300.0, gt=0, description="Seconds that one reply may take, waiting included.")
 
 
+Hours = Annotated[str, Field(pattern=r"^(([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d)?$")]
+"""Hours of the day, `23:00-07:00`; empty is none."""
+
+
+class Group(Section):
+    """What is different in one group; what is left out is as everywhere."""
+
+    reply_probability: Fraction | None = Field(default=None, description="As chat.reply_probability.")
+    quiet_hours: Hours | None = Field(default=None, description="As chat.quiet_hours.")
+
+
 class Chat(Section):
     """When and how the bot talks."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)  # a QQ number need not be quoted in YAML
 
     names: tuple[Annotated[str, Field(min_length=1, pattern=r"\S")], ...] = Field(
         default=("小忆", "qqmem"),
@@ -120,6 +133,16 @@ class Chat(Section):
     )
     reply_probability: Fraction = Field(
         default=0.05, description="Chance to answer what is not addressed (group_policy: probability)."
+    )
+    quiet_hours: Hours = Field(
+        default="",
+        description="Hours of the day, in local time, in which only what is addressed to the bot is answered in "
+        "groups: 23:00-07:00. Empty: none.",
+    )
+    groups: Mapping[str, Group] = Field(
+        default_factory=dict,
+        description="Groups, by number, in which reply_probability or quiet_hours are different: "
+        "{123456: {quiet_hours: 22:00-09:00}}.",
     )
     interrupt: Literal["addressed", "always", "never"] = Field(
         default="addressed",

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from qqmem.engine.types import Item, Request, Tokenizer
 from qqmem.errors import ModelError
 from tests.fakes import ScriptedWriter
 from tests.fakes_engine import CharTokenizer
-from tests.talk import GROUP, PRIVATE, Windows, open_talk
+from tests.talk import GROUP, NOW, PRIVATE, Windows, open_talk
 
 
 async def events(reply: Reply) -> list[Any]:
@@ -385,6 +386,35 @@ async def test_by_chance_some_others_are_answered(tmp_path: Path, draw: float, o
     async with open_talk(tmp_path, script=lambda prompt: "嗯。", chat=chat, chance=lambda: draw) as talk:
         assert (await (await talk.say("哈哈", GROUP)).end()).outcome == outcome
         assert (await (await talk.say("小忆在吗", GROUP)).end()).outcome == "replied"
+
+
+@pytest.mark.parametrize(
+    ("hours", "is_quiet"),
+    [((0, 1), True), ((-1, 0), False), ((-1, 1), True), ((1, 0), False), ((0, -1), True), ((0, 0), False)],
+)
+@pytest.mark.parametrize("own", [False, True])
+async def test_in_quiet_hours_only_who_speaks_to_the_bot_is_answered(
+    tmp_path: Path, hours: tuple[int, int], is_quiet: bool, own: bool
+) -> None:
+    start, end = (f"{(NOW + timedelta(hours=hour)).astimezone():%H:%M}" for hour in hours)
+    quiet: dict[str, Any] = {"quiet_hours": f"{start}-{end}"}
+    chat = {"group_policy": "model", **({"groups": {7: quiet}} if own else quiet)}
+    async with open_talk(tmp_path, script=lambda prompt: "嗯。", chat=chat) as talk:
+        assert (await (await talk.say("哈哈", GROUP)).end()).outcome == ("no_reply" if is_quiet else "replied")
+        assert (await (await talk.say("小忆在吗", GROUP)).end()).outcome == "replied"
+        assert (await (await talk.say("哈哈", PRIVATE)).end()).outcome == "replied"
+
+
+async def test_a_group_may_have_its_own_ways(tmp_path: Path) -> None:
+    chat = {
+        "group_policy": "probability",
+        "reply_probability": 0.9,
+        "quiet_hours": "00:00-23:59",
+        "groups": {7: {"reply_probability": 0.1, "quiet_hours": ""}, "8": {"quiet_hours": ""}},
+    }
+    async with open_talk(tmp_path, script=lambda prompt: "嗯。", chat=chat, chance=lambda: 0.5) as talk:
+        outcomes = [(await (await talk.say("哈哈", group)).end()).outcome for group in (GROUP, "group:8", "group:9")]
+        assert outcomes == ["no_reply", "replied", "no_reply"], "too seldom, often enough, and at a quiet hour"
 
 
 async def test_the_model_may_decline_and_its_silence_is_remembered(tmp_path: Path) -> None:

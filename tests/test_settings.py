@@ -43,6 +43,8 @@ def test_without_a_file_the_defaults_hold() -> None:
         ("server: 3", "Setting server: "),
         ("chat: {names: [' ']}", "Setting chat.names.0: "),
         ("chat: {history_tokens: 16384}", "chat.history_tokens leaves no room in engine.max_context"),
+        ("chat: {quiet_hours: 9-17}", "Setting chat.quiet_hours: "),
+        ("chat: {groups: {7: {quiet: 23:00-07:00}}}", "There is no setting chat.groups.7.quiet."),
         ("a: [", "is not valid YAML"),
         ("[1, 2]", "cannot be read as settings"),
     ],
@@ -110,7 +112,7 @@ def _leaves() -> set[str]:
 def _flat(values: dict[str, object], prefix: str = "") -> list[str]:
     names: list[str] = []
     for name, value in values.items():
-        names += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [prefix + name]
+        names += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else [prefix + name]
     return names
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,8 @@ def _shown(value: Any) -> Any:
             return {name: _shown(each) for name, each in kept.items() if not isinstance(each, SecretStr)}
         case list() | tuple():
             return [_shown(each) for each in value]
+        case Mapping():
+            return {str(key): _shown(each) for key, each in value.items()}
     return value
 
 

@@ -72,7 +72,8 @@ async def test_while_the_model_is_loaded_there_is_its_name(tmp_path: Path) -> No
 
 async def test_settings_are_told_with_their_defaults_and_without_secrets(tmp_path: Path) -> None:
     tokens = [{"name": "page", "token": "page-secret", "scopes": ("read",)}]
-    settings = make_settings(tmp_path, token="the-right-secret", server={"tokens": tokens})
+    chat = {"groups": {7: {"quiet_hours": "23:00-07:00"}}}
+    settings = make_settings(tmp_path, token="the-right-secret", server={"tokens": tokens}, chat=chat)
     async with running(settings, Stage()) as service:
         answer = await service.http.get("/api/settings", headers={"Authorization": "Bearer the-right-secret"})
     assert "secret-" not in answer.text
@@ -90,6 +91,7 @@ async def test_settings_are_told_with_their_defaults_and_without_secrets(tmp_pat
         "env": "QQMEM_MEMORY__ENCODER",
         "description": fields()["memory.encoder"].description,
     }
+    assert found["chat.groups"]["value"] == {"7": {"quiet_hours": "23:00-07:00", "reply_probability": None}}
     assert found["chat.names"]["is_default"]
     assert found["data"]["value"] == str(tmp_path)
 
