@@ -33,6 +33,7 @@ from qqmem.api.state import (
 from qqmem.api.system import health_of
 from qqmem.api.tally import Tally
 from qqmem.settings import Settings, fields
+from qqmem.template import chinese
 
 router = APIRouter(prefix="/api", tags=["system"], responses=documented(401, 403, 429))
 
@@ -83,10 +84,11 @@ async def get_system(
 @router.get("/settings")
 async def get_settings(_: Admin, settings: TheSettings) -> shapes.SettingsInForce:
     """The settings by which the service runs, without secrets."""
-    return shapes.SettingsInForce(settings=tuple(_settings(settings)))
+    return shapes.SettingsInForce(settings=tuple(_settings(settings, await asyncio.to_thread(chinese))))
 
 
-def _settings(settings: Settings) -> list[shapes.Setting]:
+def _settings(settings: Settings, words: Mapping[str, str]) -> list[shapes.Setting]:
+    """words: what they do, in Chinese."""
     found = []
     for name, field in fields().items():
         untouched = field.get_default(call_default_factory=True, validated_data=None)
@@ -100,6 +102,7 @@ def _settings(settings: Settings) -> list[shapes.Setting]:
                 secret=name in _SECRETS,
                 env=f"QQMEM_{name.replace('.', '__').upper()}",
                 description=field.description or "",
+                description_zh=words[name],
             )
         )
     return found

@@ -165,7 +165,10 @@ class System(Out):
 
 
 class Setting(Out):
-    """One setting. value: *** if it is a secret that is set. env: the variable that sets it."""
+    """One setting. value: *** if it is a secret that is set. env: the variable that sets it.
+
+    description, description_zh: what it does, in English and in Chinese.
+    """
 
     name: str
     value: Any
@@ -174,6 +177,7 @@ class Setting(Out):
     secret: bool
     env: str
     description: str
+    description_zh: str
 
 
 class SettingsInForce(Out):
@@ -190,6 +194,7 @@ class SettingsInForce(Out):
                     "secret": False,
                     "env": "QQMEM_ENGINE__MAX_BATCH",
                     "description": "Replies written at the same time.",
+                    "description_zh": "同时写的回复数。",
                 }
             ]
         )

@@ -12,6 +12,7 @@ from qqmem.api.tally import Tally
 from qqmem.chat import TurnEnded, TurnStarted
 from qqmem.engine.types import Timing, Usage
 from qqmem.settings import Memory, Settings, fields
+from qqmem.template import chinese
 from tests.api.conftest import Service, Stage, make_settings, running
 
 
@@ -90,6 +91,7 @@ async def test_settings_are_told_with_their_defaults_and_without_secrets(tmp_pat
         "secret": False,
         "env": "QQMEM_MEMORY__ENCODER",
         "description": fields()["memory.encoder"].description,
+        "description_zh": (await asyncio.to_thread(chinese))["memory.encoder"],
     }
     assert found["chat.groups"]["value"] == {"7": {"quiet_hours": "23:00-07:00", "reply_probability": None}}
     assert found["chat.names"]["is_default"]

@@ -14,7 +14,7 @@ export function Settings() {
   const [words, setWords] = useState("");
   const [isOwn, setOwn] = useState(false);
   const { value, problem } = useFetched(() => api.get("/api/settings"), []);
-  const fits = ({ name, description, is_default }) => (!isOwn || !is_default) && `${name} ${description}`.toLowerCase().includes(words.toLowerCase());
+  const fits = (setting) => (!isOwn || !setting.is_default) && `${setting.name} ${what(t, setting)}`.toLowerCase().includes(words.toLowerCase());
   return html`<section class="card settings"><header class="card-head"><h2>${t("settings")}</h2>
       <${SearchField} id="settings-search" label=${t("settings.search")} words=${words} search=${setWords} />
       <label class="check"><input type="checkbox" checked=${isOwn} onChange=${(event) => setOwn(event.target.checked)} /> ${t("settings.own")}</label></header>
@@ -25,12 +25,16 @@ export function Settings() {
 
 function Setting({ setting }) {
   const t = usePhrases();
-  const { name, value, default: usual, is_default, env, description } = setting;
+  const { name, value, default: usual, is_default, env } = setting;
   return html`<div class=${classes("setting", !is_default && "own")} data-setting=${name}>
     <div class="setting-name"><code>${name}</code>${!is_default && html`<${Badge}>${t("settings.changed")}<//>`}</div>
     <div class="setting-value"><code dir="auto">${shown(value)}</code>${!is_default && usual !== undefined && html`<small>${t("settings.default", { value: shown(usual) })}</small>`}</div>
-    <p class="setting-what">${visible(description ?? "")} <small class="setting-env">${env}</small></p>
+    <p class="setting-what">${visible(what(t, setting))} <small class="setting-env">${env}</small></p>
   </div>`;
+}
+
+function what(t, { description, description_zh }) {
+  return (t.language === "zh" ? description_zh : description) ?? "";
 }
 
 function shown(value) {
