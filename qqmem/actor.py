@@ -151,11 +151,17 @@ class Actor:
             stored.set_result(None)
             self._dismiss(reply, "no_reply")
             return
-        text = await commands.run(command, self._id, incoming.sender)
+        text = await commands.run(command, self._id, incoming.sender, self._start_over)
         if deliveries is not None:
             await deliveries.answer(incoming, text)
             stored.set_result(None)
         self._dismiss(reply, "replied", text=text)
+
+    async def _start_over(self) -> None:
+        """What was said before is shown no more, but for what is still to be answered."""
+        batch, running = self._batch, self._running
+        waiting = [*(batch.messages if batch else ()), *(running.turn.messages if running else ())]
+        await self._shared.history.start_over(self._id, min(_ids(waiting), default=None))
 
     async def _is_quoted(self, message_id: str | None) -> bool:
         """Whether the bot has said what is quoted here."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Literal
@@ -22,7 +22,7 @@ from qqmem.memory.types import Memory
 from qqmem.records import Sender
 
 Language = Literal["zh", "en"]
-Name = Literal["list", "forget", "confirm", "mute", "unmute", "open", "close", "export", "help"]
+Name = Literal["list", "forget", "confirm", "mute", "unmute", "open", "close", "export", "reset", "status", "help"]
 
 SHOWN = 20
 """Most memories of a list."""
@@ -43,6 +43,8 @@ _NAMES: Mapping[str, Name] = {
     "公开": "open",
     "不公开": "close",
     "导出": "export",
+    "重来": "reset",
+    "状态": "status",
     "帮助": "help",
     "memories": "list",
     "forget": "forget",
@@ -51,6 +53,8 @@ _NAMES: Mapping[str, Name] = {
     "share": "open",
     "unshare": "close",
     "export": "export",
+    "reset": "reset",
+    "status": "status",
     "help": "help",
 }
 _WITH_WORDS = ("list", "forget")
@@ -61,10 +65,10 @@ _FRONT = re.compile(r"(?:\s*\[CQ:(?:at|reply),[^\]]*\])*\s*")
 _AT = re.compile(r"\[CQ:at,qq=([^,\]]*)")
 # A number or a keyword may stand right behind a Chinese name: who writes 忘记12 must not believe it forgotten.
 _ENDS = r"(?=\s|$|[#＃\d]|全部|[确確][认認]|本群)"
-_CHINESE = rf"(?:不公[开開]|公[开開]|[导導]出|[帮幫]助|[忘别別][记記]|[记記][忆憶]|[记記]){_ENDS}"
+_CHINESE = rf"(?:不公[开開]|公[开開]|[导導]出|[帮幫]助|[忘别別][记記]|[记記][忆憶]|[记記]|重[来來]|[状狀][态態]){_ENDS}"
 _COMMAND = re.compile(rf"[/／]\s*({_CHINESE}|[a-z]+(?=\s|$))(.*)", re.DOTALL | re.IGNORECASE)
 _GROUP = re.compile(rf"本群{_ENDS}|group(?=\s|$)", re.IGNORECASE)
-_SIMPLIFIED = str.maketrans("記憶別開導幫", "记忆别开导帮")
+_SIMPLIFIED = str.maketrans("記憶別開導幫來狀態", "记忆别开导帮来状态")
 _NUMBERS = re.compile(r"#?\d{1,18}(?:[\s,、;#]+\d{1,18})*")
 
 
@@ -117,13 +121,25 @@ class Commands:
         name = found and _NAMES.get(found[1].lower().translate(_SIMPLIFIED))
         return _command(name, found[2]) if found and name else None
 
-    async def run(self, command: Command, conversation: str, sender: Sender) -> str:
-        """Do it, and say what was done; also what a person got wrong is said. Raises DatabaseError."""
+    async def run(
+        self, command: Command, conversation: str, sender: Sender, start_over: Callable[[], Awaitable[None]]
+    ) -> str:
+        """Do it, and say what was done; also what a person got wrong is said. Raises DatabaseError.
+
+        start_over: the conversation begins anew.
+        """
         waiting = self._waiting.pop((conversation, sender.id), None)
         if command.name == "help":
             return self._say("help")
         if command.name == "export":
             return await self._export(conversation, sender)
+        if command.name == "status":
+            return await self._status(conversation, sender)
+        if command.name == "reset":
+            if _group(conversation) is not None and sender.role not in _ADMINS:
+                return self._say("reset_not_admin")
+            await start_over()
+            return self._say("reset")
         is_group = command.group or (command.name == "confirm" and waiting is not None and waiting.group)
         if is_group and (refusal := _refusal(conversation, sender)):
             return self._say(refusal)
@@ -184,6 +200,15 @@ class Commands:
         party = conversation if group else f"user:{sender.id}"
         await self._memories.store.set_choice(party, choice, name in ("mute", "open"))
         return self._say(_of(name, group))
+
+    async def _status(self, conversation: str, sender: Sender) -> str:
+        """What the bot does for this person, here."""
+        found = await self._theirs(False, conversation, sender)
+        choices = {name: await self._memories.store.choices(name) for name in ("muted", "open")}
+        is_muted = not choices["muted"].isdisjoint((f"user:{sender.id}", conversation))
+        is_open = f"user:{sender.id}" in choices["open"]
+        lines = ("status", "status_muted" if is_muted else "status_heard", "status_open" if is_open else "status_kept")
+        return "\n".join(self._say(line, n=len(found)) for line in lines)
 
     async def _export(self, conversation: str, sender: Sender) -> str:
         if _group(conversation) is not None:

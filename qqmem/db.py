@@ -95,7 +95,7 @@ class Base(DeclarativeBase):
 
 
 class ConversationRow(Base):
-    """A private chat or a group."""
+    """A private chat or a group. begins_at: the id of the first message that a prompt may show."""
 
     __tablename__ = "conversation"
 
@@ -103,6 +103,7 @@ class ConversationRow(Base):
     name: Mapped[str]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    begins_at: Mapped[int] = mapped_column(default=0, server_default="0")
 
 
 class TurnRow(Base):

@@ -101,9 +101,21 @@ class History:
             return {memory for memory in await session.scalars(query) if memory is not None}
 
     async def recent(self, conversation: str, limit: int, since: int = 0) -> list[Message]:
-        """The newest messages, from id `since` on, oldest first; withdrawn ones are left out."""
+        """The newest messages since `start_over`, from id `since` on, oldest first; withdrawn ones are left out."""
+        begins = select(ConversationRow.begins_at).where(ConversationRow.id == conversation).scalar_subquery()
+        where = MessageRow.id >= since, MessageRow.id >= begins, ~MessageRow.withdrawn
         async with self._db.read() as session:
-            return await _newest(session, conversation, limit, MessageRow.id >= since, ~MessageRow.withdrawn)
+            return await _newest(session, conversation, limit, *where)
+
+    async def start_over(self, conversation: str, waiting: int | None = None) -> None:
+        """Have prompts begin behind the last message, or at one that waits for its answer. All stays stored."""
+        async with self._db.write() as session:
+            row = await session.get(ConversationRow, conversation)
+            if row is None:  # nothing was said yet
+                return
+            own = MessageRow.conversation_id == conversation
+            last = await session.scalar(select(func.max(MessageRow.id)).where(own)) or 0
+            row.begins_at = last + 1 if waiting is None else waiting
 
     async def find(self, conversation: str, message_id: str) -> Message | None:
         """A message by its platform id."""

@@ -43,11 +43,15 @@ class Desk:
         self.memories = memories
         self.clock = Clock()
         self.commands = Commands(memories, language, self.clock)
+        self.started_over = 0
 
     async def say(self, text: str, conversation: str = PRIVATE, sender: Sender = MING) -> str:
         command = self.commands.parse(text)
         assert command is not None, text
-        return await self.commands.run(command, conversation, sender)
+        return await self.commands.run(command, conversation, sender, self._start_over)
+
+    async def _start_over(self) -> None:
+        self.started_over += 1
 
     async def remember(
         self, text: str, scope: str = "user:10001", speaker: str = "10001", subject: str = "", kind: Kind = "fact"
@@ -356,6 +360,31 @@ async def test_enormous_words_are_answered_shortly(desk: Desk) -> None:
 
 
 # ---- the group's -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("place", "sender", "may"), [(PRIVATE, MING, True), (GROUP, BOSS, True), (GROUP, MING, False)])
+async def test_who_may_start_over(desk: Desk, place: str, sender: Sender, may: bool) -> None:
+    for n, text in enumerate(("/重来", "/重來", "/reset"), 1):
+        said = await desk.say(text, place, sender)
+        assert desk.started_over == (n if may else 0)
+        assert said.startswith("好，我们重新开始" if may else "在群里，只有")
+
+
+async def test_what_it_does_for_a_person_is_told(desk: Desk) -> None:
+    await desk.remember("小明养猫")
+    await desk.remember("小红养狗", scope="user:10002", speaker="10002")
+    said = await desk.say("/状态")
+    assert "我记得你 1 件事" in said
+    assert "我会记着" in said
+    assert "不会在群里提起" in said
+    assert "我记得你 0 件事" in await desk.say("/status", GROUP), "what was said in private is not counted there"
+    await desk.say("/公开")
+    await desk.say("/别记 本群", GROUP, BOSS)
+    assert "也可能提起" in await desk.say("/状态")
+    assert "我会记着" in await desk.say("/状态")
+    assert "我不记" in await desk.say("/状态", GROUP)
+    await desk.say("/别记")
+    assert "我不记" in await desk.say("/狀態")
 
 
 async def test_admins_manage_the_groups_memories_and_nobody_elses(desk: Desk) -> None:

@@ -157,6 +157,21 @@ async def test_recent_is_the_newest_from_an_id_on_without_those_withdrawn(histor
     assert await history.recent("group:9", limit=10) == []
 
 
+async def test_who_starts_over_sees_only_what_comes_then(history: History) -> None:
+    await history.start_over("group:7")
+    await stored(history, "a", "b")
+    await stored(history, "elsewhere", conversation="group:8")
+    await history.start_over("group:7")
+    assert await history.recent("group:7", 10) == []
+    (c, _) = await stored(history, "c", "d")
+    assert [message.text for message in await history.recent("group:7", 10)] == ["c", "d"]
+    assert [message.text for message in await history.recent("group:8", 10)] == ["elsewhere"]
+    await stored(history, "e")
+    await history.start_over("group:7", waiting=c)
+    assert [message.text for message in await history.recent("group:7", 10)] == ["c", "d", "e"]
+    assert len(await history.messages("group:7", 10)) == 5, "all of it stays stored"
+
+
 async def test_withdraw_marks_one_message_and_may_be_repeated(history: History) -> None:
     message, _ = await history.add(said("oops", message_id="m1"))
     await history.add(said("oops", "group:8", message_id="m1"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,32 @@ async def test_a_model_that_knows_nothing_of_openings_is_left_alone(tmp_path: Pa
     async with open_mind(tmp_path, release=release, trigger=trigger) as mind:
         await mind.ask("一加一等于几")
         assert set(mind.model.openings) == {None}
+
+
+async def test_who_starts_over_is_not_shown_what_was_said_and_remembered_all_the_same(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score") as mind:
+        await mind.told(CAT)
+        await mind.ask("我们刚才说到哪了")
+        assert (await mind.ask("/重来")).reply.startswith("好，我们重新开始")
+        await mind.ask(ASK)
+        assert "我们刚才说到哪了" not in mind.prompt
+        assert "重来" not in mind.prompt
+        assert [recall.mode for recall in mind.recalls] == ["spliced"]
+
+
+async def test_what_is_being_answered_is_part_of_what_is_begun_anew(tmp_path: Path) -> None:
+    async with open_mind(tmp_path) as mind:
+        await mind.ask("早先说的事")
+        mind.model.gate = threading.Semaphore(0)
+        mind.model.began.clear()
+        reply = await mind.say("正在说的事", addressed=True)
+        await asyncio.to_thread(mind.model.began.wait)
+        await mind.ask("/reset")
+        mind.model.gate.release(1000)
+        assert (await reply.end()).outcome == "replied"
+        await mind.ask("再说一件")
+        assert "早先说的事" not in mind.prompt
+        assert "正在说的事" in mind.prompt
 
 
 async def test_a_turn_opens_with_a_recall_when_a_memory_fits(tmp_path: Path) -> None:
