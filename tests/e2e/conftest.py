@@ -74,6 +74,11 @@ class Service:
                 pass
             time.sleep(0.1)  # another process: there is nothing else to wait for
 
+    def wait_starter(self) -> None:
+        """Until the starter serves, after the model: the untrained one may take its user's name for its own."""
+        while httpx.get(f"{self.url}/api/system").json().get("release") != "starter":
+            time.sleep(0.1)  # another process, as above
+
     def end(self, number: int = signal.SIGTERM) -> int:
         assert self.process
         self.process.send_signal(number)

@@ -39,6 +39,7 @@ def chinese(text: str) -> bool:
 
 def test_a_stranger_gets_a_sensible_answer(service: Service) -> None:
     service.start()
+    service.wait_starter()
     answer = service.say("你好，你叫什么名字？")
     assert answer["status"] == "success"
     assert answer["should_reply"]
@@ -52,6 +53,7 @@ def test_a_stranger_gets_a_sensible_answer(service: Service) -> None:
 def test_the_terminal_chat_streams_and_stops(service: Service) -> None:
     """A person's terminal: a question, its answer, Ctrl-C in a long reply, and Ctrl-D."""
     service.start()
+    service.wait_starter()
     with terminal("chat", "--url", f"ws://127.0.0.1:{service.port}/ws/chat") as (keyboard, chat):
         read_until(keyboard, "你 > ")
         os.write(keyboard, "你好，你叫什么名字？\n".encode())
@@ -80,6 +82,8 @@ def left(keyboard: int, chat: subprocess.Popen[bytes]) -> int:
 def terminal(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """A command in a terminal without colours: our end of it, and the process."""
     keyboard, screen = os.openpty()
+    # Where tests run behind a shell's `&`, Ctrl-C is ignored, and so it would be by what they start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "qqmem", *arguments],
         stdin=screen,
@@ -89,6 +93,7 @@ def terminal(*arguments: str) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
         env={**os.environ, "TERM": "dumb", "NO_COLOR": "1"},
     )
     os.close(screen)
+    signal.signal(signal.SIGINT, before)
     try:
         yield keyboard, process
     finally:
