@@ -58,11 +58,10 @@ class ReplyText:
 
     def _decided(self) -> str:
         """The text without an end that may yet become a prefix, or all of it the mark of silence."""
-        if any(mark.startswith(self.text.lower()) for mark in _SILENCES):
-            return ""
         text = self._unprefixed()
         lines, _, last = text.rpartition("\n")
-        return _own(lines if _PERHAPS_PREFIX.fullmatch(last.lstrip()) else text)
+        decided = _own(lines if _PERHAPS_PREFIX.fullmatch(last.lstrip()) else text)
+        return "" if any(mark.startswith(decided.lower()) for mark in _SILENCES) else decided
 
     def _show(self, text: str) -> str:
         shown, self._num_shown = self._num_shown, len(text)

@@ -110,6 +110,7 @@ pieces = st.sampled_from(
 
 @given(st.lists(pieces, max_size=8))
 @example([PREFIX[:-1], ":", " 在"])
+@example(["<no_reply>", "\n", PREFIX])
 @example(["在", "\n", PREFIX[:-1] + ":", "在", "\n", "["])
 def test_what_was_shown_is_the_reply_however_it_is_cut(texts: list[str]) -> None:
     whole = written("".join(texts))
