@@ -65,8 +65,12 @@ class Recollections:
         """A release serves from now on, "" for none; who is to decide then, and by what margin the model does."""
         self._release, self._learned, self._margin = release, trigger, margin
 
-    async def begin(self, conversation: str, messages: Sequence[Message], visible: Collection[int]) -> Recollection:
+    async def begin(
+        self, conversation: str, messages: Sequence[Message], visible: Collection[int], before: str = ""
+    ) -> Recollection:
         """messages: those that the turn answers. visible: ids of those that its prompt shows, these among them.
+
+        before: what the bot said just before them.
 
         What the prompt shows need not be recalled, and what was recalled a moment ago is not recalled again.
         """
@@ -77,7 +81,8 @@ class Recollections:
         view = View.of(conversation, {party.removeprefix("user:") for party in opened})
         without = {memory.id for memory in known} | recent
         shown = conversation, frozenset(visible)
-        return Recollection(self._memories, self.settings, self._release, self._chance, view, messages, without, shown)
+        said = messages, words_of(before)
+        return Recollection(self._memories, self.settings, self._release, self._chance, view, said, without, shown)
 
     async def used(self, recalls: Sequence[Recall]) -> None:
         """Count the memories that came into a turn."""
@@ -95,7 +100,7 @@ class Recollection:
         release: str,
         chance: Callable[[], float],
         view: View,
-        messages: Sequence[Message],
+        said: tuple[Sequence[Message], str],
         without: set[int],
         shown: tuple[str, frozenset[int]],
     ) -> None:
@@ -105,6 +110,7 @@ class Recollection:
         self._release = release
         self._chance = chance
         self._view = view
+        messages, self._before = said
         self._asker = messages[-1].sender
         self._asked = "\n".join(words_of(message.text) for message in messages)
         self._without = without
@@ -115,14 +121,14 @@ class Recollection:
 
     async def is_called_for(self) -> bool:
         """Whether a memory fits the messages themselves, before a word is written."""
-        return any(hit.fits for hit in await self._search(Query(self._asked)))
+        return any(hit.fits for hit in await self._search(Query(self._asked, before=self._before)))
 
     async def find(self, ask: Ask) -> Found | None:
         """The memory that fits best what the model asks for."""
         self._cue = ask.written.strip()[-_CUE_CHARS:]
         self._hits, self._chosen = [], None
         async with asyncio.timeout(_SECONDS):
-            self._hits = await self._search(Query(f"{self._cue}\n{self._asked}".strip(), ask.query))
+            self._hits = await self._search(Query(f"{self._cue}\n{self._asked}".strip(), ask.query, self._before))
             self._chosen = self._choose([hit for hit in self._hits if hit.fits])
             if self._chosen is None:
                 return None

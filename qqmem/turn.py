@@ -252,7 +252,9 @@ class Author:
             return request
         visible = {message.id for message in history if message.id >= turn.anchor}
         visible |= {message.id for message in turn.messages}
-        turn.recollection = await recollections.begin(turn.conversation, turn.messages, visible)
+        turn.recollection = await recollections.begin(
+            turn.conversation, turn.messages, visible, _said_before(turn, history)
+        )
         trigger, phrase = recollections.trigger, self._prompts.phrase
         thinks, guide = tokenizer.thinks, phrase("guide")
         opening = unasked(tokenizer, guide)
@@ -298,6 +300,13 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, QqmemError):
         return error.code, str(error)
     return "internal", "The reply failed; see the log."
+
+
+def _said_before(turn: Turn, history: Sequence[Message]) -> str:
+    """What the bot said just before what the turn answers, with nobody else between and in sight of the model."""
+    first = min(message.id for message in turn.messages)
+    last = next((message for message in reversed(history) if message.id < first), None)
+    return last.text if last is not None and last.role == "assistant" and last.id >= turn.anchor else ""
 
 
 def _context(message: Message, group_name: str) -> dict[str, str]:

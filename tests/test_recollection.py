@@ -19,6 +19,8 @@ from tests.mind import NOW, Mind, open_mind
 
 CAT = "小明的猫叫年糕"
 ASK = "小明的猫叫什么"
+NEAR = "年糕好吃吗"
+"""Near the cat, and not near enough by itself."""
 
 
 def asking(prompt: str) -> str:
@@ -61,6 +63,21 @@ async def test_a_model_that_knows_nothing_of_openings_is_left_alone(tmp_path: Pa
     async with open_mind(tmp_path, release=release, trigger=trigger) as mind:
         await mind.ask("一加一等于几")
         assert set(mind.model.openings) == {None}
+
+
+@pytest.mark.parametrize(("between", "recalls"), [([], 1), (["我也在"], 0)])
+async def test_what_the_bot_has_just_said_helps_to_find_what_the_answer_is_about(
+    tmp_path: Path, between: list[str], recalls: int
+) -> None:
+    async with open_mind(tmp_path, lambda _: "你说小明的猫呀。", trigger="score") as mind:
+        await mind.told(CAT, "group:9")
+        await mind.ask(NEAR, "group:9")
+        assert mind.recalls == [], "nothing stands before it"
+        await mind.ask("一加一等于几", "group:9")
+        for text in between:
+            await mind.say(text, "group:9", "2")
+        await mind.ask(NEAR, "group:9")
+        assert len(mind.recalls) == recalls
 
 
 async def test_who_starts_over_is_not_shown_what_was_said_and_remembered_all_the_same(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ _NAME, _QQ = "小林", "10001"
 
 
 class Score:
-    """Trigger `score`: a memory fits the message."""
+    """Trigger `score`: a memory fits the message, or that behind what the bot said before it."""
 
     def __init__(self, memories: Memories) -> None:
         self._memories = memories
@@ -65,7 +65,8 @@ class Score:
             yield cls(known)
 
     async def __call__(self, case: Case) -> bool:
-        query, view = Query(words_of(case.text)), View(case.scopes)
+        before = case.before[-1].text if case.before and case.before[-1].role == "assistant" else ""
+        query, view = Query(words_of(case.text), before=words_of(before)), View(case.scopes)
         return any(hit.fits for hit in await self._memories.search(query, view, _DEPTH, for_recall=True))
 
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self, TypeVar
@@ -15,7 +16,7 @@ from qqmem.memory.graph import forget_snapshots
 from qqmem.memory.index import EXACT_LIMIT
 from qqmem.memory.lanes import Scores, VectorLane
 from qqmem.memory.scope import View
-from qqmem.memory.search import DAY_ZERO, Fusion, Lexicon, calibration_texts, can_answer, unrelated
+from qqmem.memory.search import DAY_ZERO, Fusion, Lexicon, better, calibration_texts, can_answer, unrelated
 from qqmem.memory.store import Point, Store
 from qqmem.memory.types import Change, Encoder, Hit, Lane, Memory, NewMemory, Query, Vectors
 from qqmem.memory.words import Segmenter
@@ -210,6 +211,11 @@ class Memories:
 
         without: ids to leave out. for_recall: leave out what only asks, too, as it answers nothing.
         """
+        if query.before:
+            alone = replace(query, before="")
+            behind = replace(alone, text=f"{query.before}\n{query.text}")
+            both = (self.search(one, view, k, without=without, for_recall=for_recall) for one in (alone, behind))
+            return better(*await asyncio.gather(*both))[:k]
         pool = max(_POOL, 4 * k)
         asked: dict[Lane, Vectors | str] = {} if query.state is None else {"state": query.state}
         if query.text.strip():

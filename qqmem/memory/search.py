@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from importlib import resources
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,15 @@ def floor(scores: Vectors) -> float:
     return float(np.quantile(scores.max(axis=1), _RARELY))
 
 
+def better(*found: Sequence[Hit]) -> list[Hit]:
+    """Hits of several searches for the same, each memory by the one that found it best; best first."""
+    best: dict[int, Hit] = {}
+    for hit in chain.from_iterable(found):
+        if hit.memory.id not in best or hit.score > best[hit.memory.id].score:
+            best[hit.memory.id] = hit
+    return sorted(best.values(), key=_order)
+
+
 class Lexicon:
     """How much of what a text asks other texts cover. Loads a dictionary at first use: call it in a thread."""
 
@@ -155,7 +165,7 @@ class Fusion:
             }
             score = sum(weights[lane] * lanes[lane].strength for lane in lanes)
             hits.append(Hit(memory, score, score > floor, lanes))
-        return sorted(hits, key=lambda hit: (-hit.score, -hit.memory.id))
+        return sorted(hits, key=_order)
 
     def _of(self, lanes: Collection[Lane]) -> dict[Lane, float]:
         """The weights of those lanes; equal ones if none of them has any."""
@@ -165,6 +175,10 @@ class Fusion:
     def _floor(self, weights: Mapping[Lane, float]) -> float:
         parts = np.array([weight * self._unrelated[lane] for lane, weight in weights.items()], np.float32)
         return floor(parts.sum(axis=0))
+
+
+def _order(hit: Hit) -> tuple[float, int]:
+    return -hit.score, -hit.memory.id
 
 
 def can_answer(memory: Memory) -> bool:

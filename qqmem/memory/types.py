@@ -138,10 +138,14 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is looked for. text: the cue and the last message. state: [dim of the value space], if the model asks."""
+    """What is looked for. text: the cue and the last message. state: [dim of the value space], if the model asks.
+
+    before: what the text may answer; a memory is as near as it is to the text with that before it, or without.
+    """
 
     text: str
     state: Vectors | None = None
+    before: str = ""
 
 
 @dataclass(frozen=True, slots=True)

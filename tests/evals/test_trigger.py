@@ -264,6 +264,10 @@ async def test_the_score_is_of_the_memories_one_may_see() -> None:
         assert await score(case("told", "[图片]乌龟叫什么"))
         assert not await score(case("told", "乌龟叫什么", scope="user:2"))
         assert not await score(case("told", "今天天气怎么样"))
+        asked = case("told", "几岁了")
+        assert not await score(asked)
+        assert await score(replace(asked, before=(Turn("user", "猜猜看"), Turn("assistant", "说到乌龟了"))))
+        assert not await score(replace(asked, before=(Turn("user", "说到乌龟了"),))), "only what the bot has said"
 
 
 @pytest.mark.parametrize(

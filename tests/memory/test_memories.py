@@ -81,6 +81,23 @@ async def test_what_is_added_is_found_at_once_with_its_reasons(memories: Memorie
     assert first.score == pytest.approx(first.lanes["text"].strength + 3 * first.lanes["lexical"].strength)
 
 
+async def test_a_memory_is_as_near_as_it_is_with_what_was_said_before_or_without(memories: Memories) -> None:
+    await memories.add([told("年糕是小明的猫"), told("小红爱吃螺蛳粉")], "test")
+    before, texts = "说起小明的猫", ("她呢？", "小红爱吃什么？")
+    for text in texts:
+        both = await memories.search(Query(text, before=before), GROUP)
+        alone, behind = [await memories.search(Query(one), GROUP) for one in (text, f"{before}\n{text}")]
+        best = {
+            hit.memory.id: max(hit.score, other.score)
+            for hit in alone
+            for other in behind
+            if hit.memory == other.memory
+        }
+        assert {hit.memory.id: hit.score for hit in both} == best
+        assert [hit.score for hit in both] == sorted(best.values(), reverse=True)
+    assert len(await memories.search(Query(texts[1], before=before), GROUP, 1)) == 1
+
+
 async def test_k_and_without(memories: Memories) -> None:
     added = await memories.add([told(f"第{n}条：年糕是猫") for n in range(9)], "test")
     assert len(await texts(memories, "年糕", k=3)) == 3

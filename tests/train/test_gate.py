@@ -95,6 +95,17 @@ def test_what_it_calls_decodable_the_engine_decodes(learned: Path) -> None:
         assert right == (row in result["decodable"])
 
 
+def test_a_second_run_keeps_what_the_first_has_learned(learned: Path, tmp_path: Path) -> None:
+    """It begins from the untrained model, and learns the older memories anew, since they are still in the store."""
+    first = measured(learned)["decodable"]
+    assert first
+    more = [MEMORIES[0] | {"id": 4, "text": "鱼", "subject_id": "10004"}]
+    settings = SETTINGS | {"stage2": LEARNED, "save_steps": 10_000}
+    second = make_run(tmp_path / "run", read_run(learned).model, memories=[*SHORT, *more], settings=settings)
+    assert stage2.main(second) == 0
+    assert set(first) <= set(measured(second)["decodable"])
+
+
 def test_what_was_before_is_what_the_starter_does(learned: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(learned, folder)
