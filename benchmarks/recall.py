@@ -38,6 +38,8 @@ from qqmem.memory.types import NewMemory, Query
 
 TEXT = "小明：我下个月十五号要坐早上七点的高铁去杭州出差，住在西湖边上的酒店里"
 ASKED = "我下个月几号去杭州出差？"
+BEFORE = "听起来下个月会很忙，路上注意安全。"
+"""What the bot said before it: the search reads both."""
 
 
 def main() -> None:
@@ -163,7 +165,7 @@ async def thousand() -> AsyncIterator[Callable[[Ask], Awaitable[Found | None]]]:
             await memories.add([NewMemory("fact", "user:1", text, now) for text in invented(1000)], "benchmark")
 
             async def search(ask: Ask) -> Found:
-                await memories.search(Query(ASKED), view, 20, for_recall=True)
+                await memories.search(Query(ASKED, before=BEFORE), view, 20, for_recall=True)
                 return Found(TEXT, value)
 
             yield search

@@ -65,7 +65,7 @@ async def test_a_model_that_knows_nothing_of_openings_is_left_alone(tmp_path: Pa
         assert set(mind.model.openings) == {None}
 
 
-@pytest.mark.parametrize(("between", "recalls"), [([], 1), (["我也在"], 0)])
+@pytest.mark.parametrize(("between", "recalls"), [([], 1), (["你说小明的猫呀。"], 0)])
 async def test_what_the_bot_has_just_said_helps_to_find_what_the_answer_is_about(
     tmp_path: Path, between: list[str], recalls: int
 ) -> None:

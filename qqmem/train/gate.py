@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from qqmem.engine.cache import KV
+from qqmem.engine.cache import KV, common_prefix
 from qqmem.engine.model import Held, LanguageModel, lead_of, load_model
 from qqmem.engine.types import Request, Row, Running, Vector
 from qqmem.train.batches import some
@@ -183,36 +183,38 @@ def perplexity(model: LanguageModel, run: Run, write: Examples) -> dict[str, flo
     draw = random.Random(run.seed)
     kept = run.held_out_sft or run.sft
     chats = [write.chat(draw, _CHAT_TOKENS, kept) for _ in range(_CHATS if kept else 0)]
-    plain, beside = [0.0, 0], [0.0, 0]
+    kv = KV()  # of all of them: what two texts begin with is read once
+    plain = beside = num = 0.0
     for one in chats:
         at = next((n for n, part in enumerate(one.parts) if part), len(one.ids))
         if not 0 < at < len(one.ids):
             continue
         before, reply, row = one.ids[:at], one.ids[at:], draw.randrange(len(run.values))
+        _read_up_to(model, kv, before[:-1])
+        plain += _loss(model, kv, [before[-1], *reply], len(reply))
         opened, rest = write.beside(before, row)
-        read = [
-            ([*before, *reply], None, 0),
-            ([*opened, write.tokens.pad, *rest, *reply], run.values[row], len(opened)),
-        ]
-        for sums, (ids, value, where) in zip((plain, beside), read, strict=True):
-            sums[0] += _loss(model, ids, len(reply), value, where)
-            sums[1] += len(reply)
+        _read_up_to(model, kv, opened)
+        beside += _loss(model, kv, [write.tokens.pad, *rest, *reply], len(reply), run.values[row])
+        num += len(reply)
     return {
-        "perplexity": math.exp(plain[0] / plain[1]) if plain[1] else None,
-        "perplexity_beside": math.exp(beside[0] / beside[1]) if beside[1] else None,
+        "perplexity": math.exp(plain / num) if num else None,
+        "perplexity_beside": math.exp(beside / num) if num else None,
     }
 
 
-def _loss(model: LanguageModel, ids: Sequence[int], size: int, value: Vector | None, at: int) -> float:
-    """Sum of -log p of the last `size` tokens. value: enters at the place `at`, long before them."""
-    kv = KV()
+def _read_up_to(model: LanguageModel, kv: KV, ids: Sequence[int]) -> None:
+    """Have a sequence read these tokens and no others; not those again that it begins with."""
+    kv.cut(common_prefix(kv.tokens, ids))
+    if left := ids[kv.length :]:
+        with torch.inference_mode():
+            model.forward([(kv, left, None)])
+        kv.commit(left)
+
+
+def _loss(model: LanguageModel, kv: KV, ids: Sequence[int], size: int, value: Vector | None = None) -> float:
+    """Sum of -log p of the last `size` tokens, behind what has been read. value: of the first token."""
     with torch.inference_mode():
-        if value is not None:
-            model.forward([(kv, ids[:at], None)])
-            kv.commit(ids[:at])
-            ids = ids[at:]
-        states = model.states([(kv, ids, value)])[-size - 1 : -1]
-        logits = model.logits(states).float()
+        logits = model.logits(model.states([(kv, ids, value)])[-size - 1 : -1]).float()
     labels = torch.tensor(ids[-size:], device=logits.device)
     return float(F.cross_entropy(logits, labels, reduction="sum"))
 

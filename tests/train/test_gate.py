@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from qqmem.engine.cache import KV
 from qqmem.engine.model import LanguageModel, load_model
 from qqmem.engine.types import Ask, Found, Opening, Piece, Recalled, Recalling, RecallTokens, Request, Row, Vector
 from qqmem.engine.worker import Engine
@@ -24,11 +25,15 @@ from qqmem.train.common import writer_of
 from qqmem.train.records import read_run
 from tests.train.runs import MEMORIES, SETTINGS, make_run, save_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
+# Two of them learn by heart: half a minute each, more where others keep the cores busy.
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning"),
+]
 
 SHORT = [memory | {"text": text} for memory, text in zip(MEMORIES, ("猫", "tea", "山"), strict=True)]
 
-LEARNED = {"epochs": 60, "batch": 4, "lr": 2e-2, "rank": 16}
+LEARNED = {"epochs": 60, "batch": 4, "lr": 2e-2, "rank": 16, "quiet": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -247,11 +252,30 @@ class Counting:
 @pytest.mark.parametrize("value", [None, np.ones(3, np.float32)])
 def test_a_reply_is_judged_by_what_stands_before_each_token(value: Vector | None) -> None:
     def loss(*ids: int) -> float:
-        return gate._loss(Counting(), ids, 3, value, 2)  # type: ignore[arg-type]
+        return gate._loss(Counting(), KV(), ids, 3, value)  # type: ignore[arg-type]
 
     assert loss(9, 9, 9, 4, 5, 6, 7) == pytest.approx(0, abs=1e-6)
     assert loss(9, 9, 9, 4, 5, 6, 8) == pytest.approx(100)
     assert loss(9, 9, 9, 3, 5, 6, 7) == pytest.approx(100), "the first of them is judged, too"
+
+
+def test_what_texts_begin_with_is_read_once_and_changes_nothing(learned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = read_run(learned)
+    model = load_model(run.model)
+    write = writer_of(run, model.tokenizer, 512)
+    model.use_release(learned / "stage2")
+    found = gate.perplexity(model, run, write)
+
+    def read_anew(model: LanguageModel, kv: KV, ids: list[int]) -> None:
+        kv.cut(0)
+        with torch.inference_mode():
+            model.forward([(kv, ids, None)])
+        kv.commit(ids)
+
+    monkeypatch.setattr(gate, "_read_up_to", read_anew)
+    again = gate.perplexity(model, run, write)
+    assert found == {name: pytest.approx(value, rel=1e-3) for name, value in again.items()}
+    assert found["perplexity"] != pytest.approx(found["perplexity_beside"], rel=1e-3)
 
 
 @dataclass
