@@ -295,15 +295,15 @@ def test_a_memory_is_corrected_and_forgotten_and_the_bot_does_not_recall_it(page
     row = page.locator(f".list-row[data-memory='{id}']")
     row.click()
     page.locator("[data-action=edit]").click()
-    page.locator("#memory-text").fill("小刚对芒果过敏，一点都不能吃")
+    page.locator("#memory-text").fill("小刚对檀香过敏，一点都不能闻")
     page.locator("[data-action=save]").click()
-    expect(page.locator(".memory-big")).to_have_text("小刚对芒果过敏，一点都不能吃")
-    assert api.get(f"/api/memories/{id}").json()["text"] == "小刚对芒果过敏，一点都不能吃"
+    expect(page.locator(".memory-big")).to_have_text("小刚对檀香过敏，一点都不能闻")
+    assert api.get(f"/api/memories/{id}").json()["text"] == "小刚对檀香过敏，一点都不能闻"
 
     page.locator("[data-action=forget]").click()
     page.locator("dialog [data-action=confirm]").click()
     expect(row).to_have_count(0)
-    search(page, "芒果")
+    search(page, "檀香")
     expect(row).to_have_count(0)
     assert api.get(f"/api/memories/{id}").status_code == 404
 
@@ -312,7 +312,7 @@ def test_a_memory_is_corrected_and_forgotten_and_the_bot_does_not_recall_it(page
     ended(exchange(page, "我对什么东西过敏？"), "replied")
     turn = last_turn(api, "private:51")
     assert all(one["id"] != id for recall in turn["recalls"] for one in recall["candidates"])
-    assert "芒果" not in turn["reply"]
+    assert "檀香" not in turn["reply"], "nobody would guess it"
 
 
 # ---- for everybody ---------------------------------------------------------------------------------------------------
