@@ -302,6 +302,7 @@ def test_a_memory_is_corrected_and_forgotten_and_the_bot_does_not_recall_it(page
 
     page.locator("[data-action=forget]").click()
     page.locator("dialog [data-action=confirm]").click()
+    expect(page.locator(".memory-big")).to_have_count(0)  # closed once it is forgotten; the list lost it by the edit
     expect(row).to_have_count(0)
     search(page, "檀香")
     expect(row).to_have_count(0)
