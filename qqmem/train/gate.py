@@ -184,7 +184,7 @@ def perplexity(model: LanguageModel, run: Run, write: Examples) -> dict[str, flo
     kept = run.held_out_sft or run.sft
     chats = [write.chat(draw, _CHAT_TOKENS, kept) for _ in range(_CHATS if kept else 0)]
     kv = KV()  # of all of them: what two texts begin with is read once
-    plain = beside = num = 0.0
+    plain, beside, num = 0.0, 0.0, 0
     for one in chats:
         at = next((n for n, part in enumerate(one.parts) if part), len(one.ids))
         if not 0 < at < len(one.ids):
