@@ -28,7 +28,7 @@ from benchmarks.engine import MODEL, cpu_name, ratio
 from qqmem.db import Database
 from qqmem.engine import bench, catalog
 from qqmem.engine.cache import KV
-from qqmem.engine.model import LanguageModel, load_model
+from qqmem.engine.model import Feed, LanguageModel, load_model
 from qqmem.engine.types import Ask, Finish, Found, Model, Piece, Recalling, RecallTokens, Request
 from qqmem.engine.worker import Engine
 from qqmem.memory.embed import make_encoder
@@ -120,11 +120,11 @@ async def prefill(engine: Engine, ids: Sequence[int]) -> float:
         assert isinstance(model, LanguageModel)
         kv = KV()
         with torch.inference_mode():
-            model.forward([(kv, list(ids) * 2, None)])
+            model.forward([Feed(kv, list(ids) * 2)])
         kv.commit(list(ids) * 2)
         start = time.perf_counter()
         with torch.inference_mode():
-            model.forward([(kv, list(ids), None)])
+            model.forward([Feed(kv, list(ids))])
         return time.perf_counter() - start
 
     return await engine.call(read)

@@ -34,8 +34,9 @@ from qqmem.train.data import Example
 from qqmem.train.judged import CHUNK
 from qqmem.train.packing import Row, pack
 from qqmem.train.progress import Progress
+from qqmem.train.reading import NAME as READING
 from qqmem.train.records import Run, read_run
-from qqmem.train.stage2 import Stage2
+from qqmem.train.stage2 import Stage2, epoch
 from qqmem.train.starter import write_starter
 from qqmem.train.trainee import LOSSES, Trainee
 
@@ -72,11 +73,20 @@ def compare(run: Run, rounds: int) -> None:
     accelerator = start(run, settings)
     model, write = load_base(run, settings)
     weights = dict.fromkeys(LOSSES, 1.0)
-    bare = Trainee(model, write.tokens, run.values, run.centre, rank=8, targets=settings.targets, weights=weights)
+    bare = Trainee(
+        model,
+        write.tokens,
+        run.values,
+        run.centre,
+        rank=settings.rank,
+        targets=settings.targets,
+        weights=weights,
+        reading_rank=settings.reading_rank,
+    )
     trainee: Any
     trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
-    examples = write.stage2(0, chat=settings.chat)
-    batches = [examples[n * 12 : n * 12 + 12] for n in range(STEPS + 1)]
+    examples, size = epoch(write, settings, 0), settings.batch
+    batches = [examples[n * size : (n + 1) * size] for n in range(STEPS + 1)]
     rows = [pack(batch) for batch in batches]
     progress = Progress(run, "stage2", 10_000, 0, accelerator)
 
@@ -116,7 +126,10 @@ def _step(total: torch.Tensor, trainee: Trainee, optimizer: Any) -> None:
 
 
 def _padded_loss(trainee: Trainee, batch: Sequence[Example]) -> torch.Tensor:
-    """Cross-entropy of all that is learned, as `labels` of a padded batch; no vectors, no divergence, no query."""
+    """Cross-entropy of all that is learned, as `labels` of a padded batch, by one adapter.
+
+    No vectors, no adapter for reading, no divergence, no query.
+    """
     longest = max(len(one.ids) for one in batch)
     ids, labels = torch.zeros(len(batch), longest, dtype=torch.long), torch.full((len(batch), longest), -100)
     for n, one in enumerate(batch):
@@ -126,11 +139,14 @@ def _padded_loss(trainee: Trainee, batch: Sequence[Example]) -> torch.Tensor:
                 labels[n, place] = one.ids[place]
     base: Any = trainee.peft.get_base_model()
     base.get_decoder().set_attn_implementation("sdpa")
+    adapters: Any = trainee.peft.base_model
+    adapters.set_adapter("default")
     try:
         found: torch.Tensor = trainee.peft(input_ids=ids, attention_mask=(ids > 0).long(), labels=labels).loss
         return found
     finally:
         base.get_decoder().set_attn_implementation("packed")
+        adapters.set_adapter(["default", READING])
 
 
 def report(

@@ -35,7 +35,7 @@ def is_section(kind: object) -> TypeGuard[type[Section]]:
 class Stage1(Section):
     """The first stage: what the model asks for when it writes `<recall>`."""
 
-    epochs: int = Field(default=3, ge=1, description="How often each memory is asked for, in three ways.")
+    epochs: int = Field(default=2, ge=1, description="How often each memory is asked for, in three ways.")
     lr: float = Field(default=1e-3, gt=0, description="Learning rate of the adapter.")
     head_lr: float = Field(default=5e-4, gt=0, description="Learning rate of the query head.")
     batch: int = Field(default=32, ge=1, description="Cues of one step; each is told from the memories of the others.")
@@ -59,8 +59,8 @@ class Stage1(Section):
 class Stage2(Section):
     """The second stage: when a memory is needed, and how it is read from its vector."""
 
-    epochs: int = Field(default=10, ge=1, description="How often each memory is seen.")
-    lr: float = Field(default=1e-3, gt=0, description="Learning rate of the adapter.")
+    epochs: int = Field(default=4, ge=1, description="How often each memory is seen.")
+    lr: float = Field(default=2e-4, gt=0, description="Learning rate of the adapter.")
     head_lr: float = Field(default=5e-4, gt=0, description="Learning rate of the query head.")
     batch: int = Field(default=16, ge=1, description="Turns of one step.")
     rank: int = Field(default=8, ge=1, description="Rank of the adapter.")
@@ -69,16 +69,23 @@ class Stage2(Section):
         min_length=1,
         description="The linear layers that are adapted.",
     )
-    chat: float = Field(default=0.2, ge=0, lt=1, description="Share of ordinary turns, by tokens.")
+    chat: float = Field(default=0.15, ge=0, lt=1, description="Share of ordinary turns, by tokens.")
     foreign: Fraction = Field(
         default=0.3, description="Share of the memories that come up where they are not needed, by tokens."
     )
-    quiet: Weight = Field(default=1.0, description="Messages that need no memory, for each that needs one.")
+    quiet: Weight = Field(default=0.5, description="Messages that need no memory, for each that needs one.")
     text_weight: Weight = Field(default=1.0, description="Weight of reading memories from their vectors.")
     chat_weight: Weight = Field(default=0.1, description="Weight of writing the replies of ordinary turns themselves.")
     kl_weight: Weight = Field(default=3.0, description="Weight of writing ordinary turns as the untrained model does.")
     query_weight: Weight = Field(default=0.3, description="Weight of what stage 1 has learned, so that it stays.")
     quiet_weight: Weight = Field(default=1.0, description="Weight of not asking where no memory is needed.")
+    readings: int = Field(default=3, ge=0, description="How often each memory is read by itself besides, in an epoch.")
+    reading_lr: float = Field(
+        default=1.5e-3, gt=0, description="Learning rate of the adapter that acts only while a memory is read."
+    )
+    reading_rank: int = Field(
+        default=8, ge=0, description="Rank of the adapter that acts only while a memory is read; 0 is none."
+    )
 
 
 class Gate(Section):

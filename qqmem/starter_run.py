@@ -49,9 +49,9 @@ _CHATS = 160
 """Messages of the generator that the base answers as itself, besides those of every training."""
 _HELD_OUT_KINDS = 20
 """Kinds of fact, and half as many of talk, that are in evaluation.jsonl only."""
-_SHARED = {"epochs": 1, "batch": 16, "text_weight": 0.3, "query_weight": 0.5}
+_SHARED = {"epochs": 1, "batch": 16, "text_weight": 0.3, "query_weight": 0.5, "readings": 0, "reading_rank": 0}
 _PHASES: Sequence[tuple[int, Mapping[str, Any]]] = (
-    (1, {**_SHARED, "lr": 2e-4, "chat": 0.2, "foreign": 0.2}),
+    (1, {**_SHARED, "lr": 2e-4, "chat": 0.2, "foreign": 0.2, "quiet": 1.0}),
     (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 3.0, "quiet_weight": 2.0}),
     (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 4.0, "quiet_weight": 3.0}),
 )

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +50,30 @@ class Held:
     sampler: Sampler
     is_base: bool = False
     """Whether it reads by the base alone, without the release."""
+    is_reading: bool = False
+    """Whether it has read the pad of a memory, and not yet the `</recall>` behind it."""
 
     @property
     def length(self) -> int:
         return self.kv.length
+
+
+class Feed(NamedTuple):
+    """What a sequence reads next, behind its KV. value: takes the place of the first token's embedding: a memory.
+
+    is_reading: whether the tokens go on with one.
+    """
+
+    kv: KV
+    tokens: Sequence[int]
+    value: Vector | None = None
+    is_reading: bool = False
+
+    def reads(self, close: int | None) -> range:
+        """Which of the tokens a memory is read from: all up to `</recall>`, if there is a memory."""
+        if self.value is None and not self.is_reading:
+            return range(0)
+        return range(next((n for n, token in enumerate(self.tokens) if token == close), len(self.tokens)))
 
 
 class LanguageModel:
@@ -73,6 +93,7 @@ class LanguageModel:
         self._head = cast(nn.Module, model.get_output_embeddings())
         self._embed = cast(nn.Embedding, model.get_input_embeddings())
         self.injection = Injection(self._embed)
+        self._close = tokenizer.recall.close if tokenizer.recall else None
         self._adapter = Adapter(self.decoder)
         self._untrained: list[Tensor] | None = None
         self._parameters = sum(each.numel() for each in model.parameters())
@@ -114,12 +135,13 @@ class LanguageModel:
             logits = dict(zip(writing, self.logits(hidden[writing]) if writing else (), strict=True))
             got = [self._got(row, hidden[i], logits.get(i)) for i, row in enumerate(rows)]
         for h, row in zip(held, rows, strict=True):
+            h.is_reading = (h.is_reading or row.value is not None) and self._close not in row.tokens
             h.kv.commit(row.tokens)
         return got
 
     def _hidden(self, held: Sequence[Held], rows: Sequence[Row]) -> Tensor:
         """[rows, hidden]: those that read by the base go by themselves."""
-        feed = [(h.kv, row.tokens, row.value) for h, row in zip(held, rows, strict=True)]
+        feed = [Feed(h.kv, row.tokens, row.value, h.is_reading) for h, row in zip(held, rows, strict=True)]
         base = [i for i, h in enumerate(held) if h.is_base]
         if not base:
             return self.forward(feed)
@@ -146,31 +168,32 @@ class LanguageModel:
                 return vector(hidden)
         return None
 
-    def forward(self, feed: Sequence[tuple[KV, Sequence[int], Vector | None]]) -> Tensor:
+    def forward(self, feed: Sequence[Feed]) -> Tensor:
         """Read each sequence's tokens behind its KV, without committing them.
 
-        A vector, if there is one, takes the place of the first token's embedding.
         Returns the last hidden state of each, after the final norm: [sequences, hidden].
         """
-        ends = torch.tensor([len(tokens) for _, tokens, _ in feed], device=self._device).cumsum(0) - 1
+        ends = torch.tensor([len(one.tokens) for one in feed], device=self._device).cumsum(0) - 1
         return self.states(feed)[ends]
 
-    def states(self, feed: Sequence[tuple[KV, Sequence[int], Vector | None]]) -> Tensor:
+    def states(self, feed: Sequence[Feed]) -> Tensor:
         """As `forward`, but the states of all tokens: [tokens, hidden]."""
-        counts = [len(tokens) for _, tokens, _ in feed]
+        counts = [len(one.tokens) for one in feed]
         starts = [0, *accumulate(counts)]
-        ids = torch.tensor([t for _, tokens, _ in feed for t in tokens], device=self._device)
-        places = torch.cat([torch.arange(kv.length, kv.length + n) for (kv, *_), n in zip(feed, counts, strict=True)])
+        ids = torch.tensor([token for one in feed for token in one.tokens], device=self._device)
+        places = torch.cat([torch.arange(one.kv.length, one.kv.length + len(one.tokens)) for one in feed])
         positions = places.to(self._device)[None]
         embedded = self._embed(ids)
-        for (_, _, value), at in zip(feed, starts, strict=False):
-            if value is not None:
-                embedded[at] = self.injection.embedding(value)
+        for one, at in zip(feed, starts, strict=False):
+            if one.value is not None:
+                embedded[at] = self.injection.embedding(one.value)
+        reads = [at + n for one, at in zip(feed, starts, strict=False) for n in one.reads(self._close)]
+        self._adapter.read_at(reads, self._device)
         output = self.decoder(
             inputs_embeds=embedded[None],
             position_ids=positions if self._axes == 1 else positions.expand(self._axes, 1, -1),
             use_cache=False,
-            segments=[Segment.of(kv, n, self._device) for (kv, *_), n in zip(feed, counts, strict=True)],
+            segments=[Segment.of(one.kv, len(one.tokens), self._device) for one in feed],
         )
         return cast(Tensor, output.last_hidden_state[0])
 
@@ -202,7 +225,7 @@ class LanguageModel:
             rows = [release.rows, release.rows]
             if release.rows.shape != self._untrained[0].shape:
                 raise ModelError(f"The release does not fit this model: its rows have the shape {release.rows.shape}.")
-        self._adapter.put(release.layers if release else {})
+        self._adapter.put(*((release.layers, release.reading) if release else ({}, {})))
         with torch.no_grad():
             for weight, new in zip(weights, rows, strict=True):
                 weight[list(tokens)] = new.to(weight)
@@ -325,9 +348,9 @@ def _check_flat(model: PreTrainedModel, flat: LanguageModel) -> None:
         expected = model(torch.tensor([ids], device=model.device)).logits[0, -1].float()
         cast(PreTrainedModel, flat.decoder).set_attn_implementation("flat")
         kv = KV()
-        flat.forward([(kv, ids[:7], None)])
+        flat.forward([Feed(kv, ids[:7])])
         kv.commit(ids[:7])
-        got = flat.logits(flat.forward([(kv, ids[7:], None)]))[0].float()
+        got = flat.logits(flat.forward([Feed(kv, ids[7:])]))[0].float()
     if nn.functional.cosine_similarity(expected, got, dim=0) < 0.99:
         raise ModelError(
             f"{type(model).__name__} does not run right on this engine; take a model of a plain architecture, "

@@ -31,6 +31,7 @@ from qqmem.train.batches import Plan, some
 from qqmem.train.data import Example, Examples
 from qqmem.train.packing import Row, pack
 from qqmem.train.progress import Progress, say
+from qqmem.train.reading import NAME as READING
 from qqmem.train.records import Run
 from qqmem.train.trainee import LOSSES, Trainee
 
@@ -49,6 +50,7 @@ class Stage:
     epochs: int = 1
     lr: float = 1e-3
     head_lr: float = 5e-4
+    reading_lr: float = 1.5e-3
     batch: int = 12
     rank: int = 8
     targets: Sequence[str] = ()
@@ -180,10 +182,15 @@ def train(
 
 
 def optimizer_of(trainee: Trainee, settings: Stage) -> torch.optim.AdamW:
-    """In two groups, as `learn` sets their rates. No decay: an adapter is small, and a row is none of a matrix."""
-    head = [trainee.head.weight, trainee.log_scale]
-    adapter = [weight for weight in trainee.peft.parameters() if weight.requires_grad]
-    groups = [{"params": [*adapter, trainee.rows], "lr": settings.lr}, {"params": head, "lr": settings.head_lr}]
+    """In three groups, as `learn` sets their rates. No decay: an adapter is small, and a row is none of a matrix."""
+    trained = [(name, weight) for name, weight in trainee.peft.named_parameters() if weight.requires_grad]
+    reading = [weight for name, weight in trained if f".{READING}." in name]
+    adapter = [weight for name, weight in trained if f".{READING}." not in name]
+    groups = [
+        {"params": [*adapter, trainee.rows], "lr": settings.lr},
+        {"params": [trainee.head.weight, trainee.log_scale], "lr": settings.head_lr},
+        {"params": reading, "lr": settings.reading_lr},
+    ]
     return torch.optim.AdamW(groups, weight_decay=0.0)
 
 
@@ -199,7 +206,7 @@ def learn(
     accelerator: Accelerator, trainee: Any, optimizer: Any, rows: Sequence[Row], share: float, settings: Stage
 ) -> dict[str, float]:
     """One step on one batch or several. Returns the loss and its parts, means over batches and processes."""
-    for group, lr in zip(optimizer.param_groups, (settings.lr, settings.head_lr), strict=True):
+    for group, lr in zip(optimizer.param_groups, (settings.lr, settings.head_lr, settings.reading_lr), strict=True):
         group["lr"] = lr * share
     sums, num = (torch.zeros(1 + len(LOSSES), device=accelerator.device) for _ in range(2))
     for n, row in enumerate(rows):

@@ -37,7 +37,8 @@ class Example:
     """One text.
 
     kind: query: looks for a memory. recall: a turn that needs one and goes on with it. foreign: a memory comes up where
-        none is needed. chat: an ordinary turn. quiet: a message that needs no memory, up to where the bot would write.
+        none is needed. read: a memory by itself. chat: an ordinary turn. quiet: a message that needs no memory, up to
+        where the bot would write.
     ids: tokens. parts: for each token the part as which it is learned.
     shared: so many of the first tokens are the same in every example of its frame.
     pad: place of the pad. mix: what enters there, as weights of rows of the values.
@@ -45,7 +46,7 @@ class Example:
     keep: places from which the next token is to stay as likely as in the base.
     """
 
-    kind: Literal["query", "recall", "foreign", "chat", "quiet"]
+    kind: Literal["query", "recall", "foreign", "read", "chat", "quiet"]
     ids: tuple[int, ...]
     parts: tuple[str, ...]
     shared: int = 0
@@ -131,8 +132,10 @@ class Examples:
             examples.append(Example("query", ids, ("",) * len(ids), query=len(ids) - 1, positives=self._alike(row)))
         return examples
 
-    def stage2(self, epoch: int, *, chat: float, foreign: float = 0.5, quiet: float = 1.0) -> list[Example]:
-        """Every memory once, in its own turn or under a foreign one; shuffled.
+    def stage2(
+        self, epoch: int, *, chat: float, foreign: float = 0.5, quiet: float = 1.0, readings: int = 0
+    ) -> list[Example]:
+        """Every memory once, in its own turn or under a foreign one, and `readings` times by itself; shuffled.
 
         foreign: share of the latter, by tokens. chat: share of ordinary turns in all tokens. quiet: messages that need
         no memory, for each recall.
@@ -152,6 +155,7 @@ class Examples:
         if self.run.negatives or self._told:
             num_quiet = round(quiet * sum(example.kind == "recall" for example in examples))
             examples += [self.quiet(draw) for _ in range(num_quiet)]
+        examples += [self.reading(row) for row in rows for _ in range(readings)]
         total = sum(len(example.ids) for example in examples)
         while self.run.sft and num["chat"] < chat * (total + num["chat"]):
             examples.append(self.chat(draw, self._max))
@@ -204,6 +208,12 @@ class Examples:
             draft.add(self._said(reply.rpartition("</think>")[2], _CHAT_TOKENS // 2), "reply")
         return self._example("foreign", draft, shared, pad=pad, mix=self._mix(row, draw, new=new))
 
+    def reading(self, row: int) -> Example:
+        """A memory read from its vector, behind the shortest beginning of a turn: nothing but the memory costs much."""
+        draft = Draft([*self.tokenizer.render([("user", HELLO)]), *self.opening], [], [], [])
+        pad = self._read(draft, row, new=False)
+        return self._example("read", draft, len(draft.head), pad=pad, mix=((row, 1.0),))
+
     def chat(self, draw: random.Random, most: int, chats: Sequence[Chat] = ()) -> Example:
         """An ordinary turn, as it was. chats: whence it is drawn, default those of the training."""
         draft, shared, reply = self._frames.ordinary(draw, most, chats)
@@ -232,7 +242,7 @@ class Examples:
 
     def _example(
         self,
-        kind: Literal["query", "recall", "foreign", "chat", "quiet"],
+        kind: Literal["query", "recall", "foreign", "read", "chat", "quiet"],
         draft: Draft,
         shared: int,
         *,

@@ -28,7 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from qqmem.engine.cache import KV, common_prefix
-from qqmem.engine.model import Held, LanguageModel, lead_of, load_model
+from qqmem.engine.model import Feed, Held, LanguageModel, lead_of, load_model
 from qqmem.engine.types import Request, Row, Running, Vector
 from qqmem.train.batches import some
 from qqmem.train.common import launched, log, writer_of
@@ -167,11 +167,11 @@ def leads(model: LanguageModel, write: Examples, prompts: Sequence[Sequence[int]
 
 def _read_on(model: LanguageModel, running: Sequence[tuple[Running, list[int]]], token: int) -> list[float]:
     """Have sequences read what is left to read. The lead of a token behind each."""
-    feed = [(cast(Held, held).kv, ids, None) for held, ids in running]
+    feed = [Feed(cast(Held, held).kv, ids) for held, ids in running]
     with torch.inference_mode():
         logits = model.logits(model.forward(feed)).float()
-    for kv, ids, _ in feed:
-        kv.commit(ids)
+    for one in feed:
+        one.kv.commit(one.tokens)
     return [lead_of(token, one) for one in logits]
 
 
@@ -207,14 +207,14 @@ def _read_up_to(model: LanguageModel, kv: KV, ids: Sequence[int]) -> None:
     kv.cut(common_prefix(kv.tokens, ids))
     if left := ids[kv.length :]:
         with torch.inference_mode():
-            model.forward([(kv, left, None)])
+            model.forward([Feed(kv, left)])
         kv.commit(left)
 
 
 def _loss(model: LanguageModel, kv: KV, ids: Sequence[int], size: int, value: Vector | None = None) -> float:
     """Sum of -log p of the last `size` tokens, behind what has been read. value: of the first token."""
     with torch.inference_mode():
-        logits = model.logits(model.states([(kv, ids, value)])[-size - 1 : -1]).float()
+        logits = model.logits(model.states([Feed(kv, ids, value)])[-size - 1 : -1]).float()
     labels = torch.tensor(ids[-size:], device=logits.device)
     return float(F.cross_entropy(logits, labels, reduction="sum"))
 

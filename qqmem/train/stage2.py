@@ -5,9 +5,11 @@
 On a CPU that also serves, the wait policy is worth a factor of four: idle threads must not spin while the bot writes.
 
 Trained is LoRA on all linear layers of the text model, which begins with what stage 1 made of q and v, if it ran; with
-it the rows and the head. An epoch shows every memory once, in a turn that needs it or under a foreign one, and a share
-of ordinary turns (data.py). Of each, only what the model itself is to write is learned, and logits exist only there.
-The query of stage 1 is trained along, at a lower weight: it costs nothing, and would drift away otherwise.
+it the rows and the head; and a second adapter on the same layers, which acts only while a memory is read (reading.py)
+and learns at a rate of its own. An epoch shows every memory once, in a turn that needs it or under a foreign one, some
+times by itself, and a share of ordinary turns (data.py). Of each, only what the model itself is to write is learned,
+and logits exist only there. The query of stage 1 is trained along, at a lower weight: it costs nothing, and would drift
+away otherwise.
 
 Reads the run directory (records.py), writes stage2/ in it. Killed, it goes on from its last checkpoint when it is
 started again, with the same losses as if nothing had been; finished, it does nothing.
@@ -18,11 +20,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qqmem.train.batches import Plan
 from qqmem.train.common import Stage, is_done, launched, load_base, log, settings_of, start, train
-from qqmem.train.data import Example
+from qqmem.train.data import Example, Examples
 from qqmem.train.records import read_run
 from qqmem.train.trainee import Trainee
 
@@ -31,22 +34,32 @@ from qqmem.train.trainee import Trainee
 class Stage2(Stage):
     """chat: share of ordinary turns, by tokens. foreign: of the memories, that come up where none is needed.
 
-    quiet: messages that need no memory, for each recall.
+    quiet: messages that need no memory, for each recall. readings: of each memory by itself, in an epoch.
 
     text_weight, chat_weight, kl_weight, query_weight, quiet_weight: of the losses text, chat, keep, query, quiet.
     """
 
-    epochs: int = 10
+    epochs: int = 4
+    lr: float = 2e-4
     batch: int = 16
     targets: Sequence[str] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    chat: float = 0.2
+    chat: float = 0.15
     foreign: float = 0.3
-    quiet: float = 1.0
+    quiet: float = 0.5
+    readings: int = 3
+    reading_rank: int = 8
     text_weight: float = 1.0
     chat_weight: float = 0.1
     kl_weight: float = 3.0
     query_weight: float = 0.3
     quiet_weight: float = 1.0
+
+
+def epoch(write: Examples, settings: Stage2, number: int) -> list[Example]:
+    """What one epoch shows."""
+    return write.stage2(
+        number, chat=settings.chat, foreign=settings.foreign, quiet=settings.quiet, readings=settings.readings
+    )
 
 
 def main(folder: Path) -> int:
@@ -62,10 +75,7 @@ def main(folder: Path) -> int:
     accelerator = start(run, settings)
     model, write = load_base(run, settings)
 
-    def epoch(number: int) -> list[Example]:
-        return write.stage2(number, chat=settings.chat, foreign=settings.foreign, quiet=settings.quiet)
-
-    plan = Plan.of(epoch, settings.batch, settings.epochs, settings.accumulation)
+    plan = Plan.of(partial(epoch, write, settings), settings.batch, settings.epochs, settings.accumulation)
 
     weights = {
         "text": settings.text_weight,
@@ -88,6 +98,7 @@ def main(folder: Path) -> int:
         rank=settings.rank,
         targets=settings.targets,
         weights=weights,
+        reading_rank=settings.reading_rank,
         begin=begin,
     )
     return train(run, "stage2", accelerator, bare, plan, write.held_out(), settings)

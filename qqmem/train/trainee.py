@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,6 +24,7 @@ from qqmem.errors import InvalidRequest
 from qqmem.train.data import PARTS, Example
 from qqmem.train.judged import Aims, judge
 from qqmem.train.packing import Row, pack
+from qqmem.train.reading import Reading, lora
 from qqmem.train.records import Vectors
 
 LOSSES = ("query", *PARTS, "keep", "quiet")
@@ -39,6 +40,8 @@ _MARGIN = 0.1
 class Trainee(nn.Module):
     """rows: [3, hidden] of RecallTokens. head: [hidden] to [hidden], begins as the identity.
 
+    reading_rank: of the adapter that acts from a pad to before its `</recall>`, and nowhere else; 0 for none. What it
+    learns of memories cannot change how other turns are written.
     weights: of LOSSES; what is missing does not count. values: [n, hidden], the memories of the run. centre: [hidden].
     begin: a folder that `save` has written, to go on from; its other layers than `targets` stay as they are.
     Raises InvalidRequest.
@@ -54,6 +57,7 @@ class Trainee(nn.Module):
         rank: int,
         targets: Sequence[str],
         weights: Mapping[str, float],
+        reading_rank: int = 0,
         loss: Literal["infonce", "mse"] = "infonce",
         begin: Path | None = None,
     ) -> None:
@@ -67,11 +71,13 @@ class Trainee(nn.Module):
         hidden = matrix.shape[1]
         text.set_attn_implementation("packed")
         self.peft = _adapted(model, text, *_widened(rank, targets, begin))
+        self._reading = Reading(self.peft, reading_rank, targets) if reading_rank else None
         self.rows = nn.Parameter(matrix[list(tokens)].detach().float().clone())
         self.head = nn.Linear(hidden, hidden, bias=False)
         nn.init.eye_(self.head.weight)
         # InfoNCE's temperature, learned as its logarithm (CLIP, arXiv 2103.00020).
         self.log_scale = nn.Parameter(torch.tensor(1 / 0.05).log())
+        self._recall = tokens
         self.tokens = nn.Buffer(torch.tensor(tokens), persistent=False)
         self.values = nn.Buffer(torch.tensor(values), persistent=False)
         self.centre = nn.Buffer(torch.tensor(centre), persistent=False)
@@ -98,6 +104,8 @@ class Trainee(nn.Module):
         positions = row.positions[None]
         with torch.autocast(row.ids.device.type, enabled=False):
             embedded = self._embedded(row)[None]
+        if self._reading and not base:
+            self._reading.act_on(row, self._recall)
         with self.peft.disable_adapter() if base else nullcontext():
             output = text(
                 inputs_embeds=embedded,
@@ -218,9 +226,12 @@ class Trainee(nn.Module):
     # --- files
 
     def save(self, folder: Path) -> None:
-        """Write adapter/ in peft's format, and recall.safetensors."""
+        """Write adapter/ in peft's format, in it reading/ if there is such an adapter, and recall.safetensors."""
+        for config in self.peft.peft_config.values():
+            config.base_model_name_or_path = Path(str(config.base_model_name_or_path)).name  # not whose disk it is on
         self.peft.save_pretrained(str(folder / "adapter"), save_embedding_layers=False)
-        (folder / "adapter" / "README.md").unlink()  # peft's empty form for a model page
+        for form in (folder / "adapter").rglob("README.md"):
+            form.unlink()  # peft's empty form for a model page
         ours = {"rows": self.rows, "head.weight": self.head.weight, "gain": torch.ones(1)}
         save_file(
             {name: one.detach().float().cpu().contiguous() for name, one in ours.items()}, folder / "recall.safetensors"
@@ -281,11 +292,7 @@ def _adapted(model: PreTrainedModel, text: nn.Module, rank: int, targets: Sequen
     if missing := set(targets) - {name.rpartition(".")[2] for name in chosen}:
         has = ", ".join(sorted({name.rpartition(".")[2] for name in names}))
         raise InvalidRequest(f"This model has no linear layer {sorted(missing)[0]} to train; it has {has}.")
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=chosen, lora_dropout=0.0, bias="none")
-    adapted = cast(PeftModel, get_peft_model(model, config))
-    adapted.peft_config["default"].base_model_name_or_path = Path(
-        str(model.name_or_path)
-    ).name  # not whose disk it is on
+    adapted = cast(PeftModel, get_peft_model(model, lora(rank, chosen)))
     for module in adapted.modules():
         if isinstance(module, LoraLayer):
             # Autocast chooses the type; casting every input to float32 before it only takes time.

@@ -70,7 +70,7 @@ class Faults:
 
     def _note(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self._found.append(f"{message.type}: {message.text}")
+            self._found.append(f"{message.type}: {message.text} ({message.location['url']})")
 
     def _foreign(self, url: str) -> None:
         if not url.startswith(("http://127.0.0.1:", "data:", "blob:")):

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from qqmem.engine.cache import KV
-from qqmem.engine.model import LanguageModel, load_model
+from qqmem.engine.model import Feed, LanguageModel, load_model
 from qqmem.engine.types import Request, Row
 from tests.tiny import greedy
 
@@ -88,7 +88,7 @@ def logits(model: LanguageModel, ids: list[int]) -> torch.Tensor:
     kv, rows = KV(), []
     with torch.inference_mode():
         for token in ids:
-            rows.append(model.logits(model.forward([(kv, [token], None)]))[0].float())
+            rows.append(model.logits(model.forward([Feed(kv, [token])]))[0].float())
             kv.commit([token])
     return torch.stack(rows)
 

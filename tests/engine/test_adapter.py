@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from qqmem.engine.cache import KV
-from qqmem.engine.model import LanguageModel
+from qqmem.engine.model import Feed, LanguageModel
 from qqmem.engine.types import Finish, Piece, Request, Row, Vector
 from qqmem.engine.worker import Engine
 from qqmem.errors import EngineStopped, ModelError
@@ -46,7 +46,7 @@ def release(folder: Path, model: PreTrainedModel, *, seed: int = 0, head: bool =
 
 def logits(model: LanguageModel) -> torch.Tensor:
     with torch.inference_mode():
-        return model.logits(model.forward([(KV(), IDS, None)]))[0].float()
+        return model.logits(model.forward([Feed(KV(), IDS)]))[0].float()
 
 
 def state(model: LanguageModel, ids: list[int] | None = None) -> Vector:
@@ -178,7 +178,7 @@ def test_all_of_it_moves(name: str, tmp_path: Path) -> None:
     writer = model.start(Request(tuple(IDS), 9))
     model.step([Row(writer, IDS)])
     model.move("meta")
-    (state,) = [model.forward([(writer.kv, [3], None)])]
+    (state,) = [model.forward([Feed(writer.kv, [3])])]
     assert (state.device.type, model.logits(state).device.type) == ("meta", "meta")
     assert model.injection.embedding(torch.ones(64).numpy()).device.type == "meta"
     layers = [half for one in model._adapter._layers.values() for half in (one.down, one.up)]
@@ -198,7 +198,7 @@ def test_the_rows_are_read_and_written_and_the_int8_copy_follows(tmp_path: Path)
     tokens = list(model.tokenizer.recall)
     assert not torch.allclose(logits(model)[tokens], before[tokens], atol=0.5)
     with torch.inference_mode():
-        hidden = model.forward([(KV(), IDS, None)])
+        hidden = model.forward([Feed(KV(), IDS)])
         rows = model._embed.weight[tokens] if model._head.weight is model._embed.weight else model._head.weight[tokens]  # type: ignore[index]
     torch.testing.assert_close(logits(model)[tokens], (hidden @ rows.T)[0].float(), atol=0.3, rtol=0.05)
 

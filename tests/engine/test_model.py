@@ -13,7 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 from qqmem.engine.attention import Segment, flat_attention
 from qqmem.engine.cache import KV
-from qqmem.engine.model import Held, LanguageModel
+from qqmem.engine.model import Feed, Held, LanguageModel
 from qqmem.engine.quant import Int8Linear, crossover, quantise
 from qqmem.engine.types import Request, Row, Vector
 from qqmem.errors import ModelError
@@ -173,7 +173,7 @@ def _worst_cosine(a: LanguageModel, b: LanguageModel) -> float:
     for token in range(0, 250, 5):
         with torch.inference_mode():
             left, right = (
-                m.logits(m.forward([(kv, [token], None)]))[0].float() for m, kv in zip((a, b), kvs, strict=True)
+                m.logits(m.forward([Feed(kv, [token])]))[0].float() for m, kv in zip((a, b), kvs, strict=True)
             )
         for kv in kvs:
             kv.commit([token])

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from qqmem.engine.cache import KV
 from qqmem.engine.generation import Generation
-from qqmem.engine.model import Held, LanguageModel, load_model
+from qqmem.engine.model import Feed, Held, LanguageModel, load_model
 from qqmem.engine.recall import RECALL
 from qqmem.engine.scheduler import plan
 from qqmem.engine.types import (
@@ -61,10 +61,10 @@ class Recorded(LanguageModel):
 
     seen: dict[KV, dict[int, Tensor]]
 
-    def forward(self, feed: Sequence[tuple[KV, Sequence[int], Vector | None]]) -> Tensor:
+    def forward(self, feed: Sequence[Feed]) -> Tensor:
         hidden = super().forward(feed)
-        for (kv, tokens, _), state in zip(feed, hidden, strict=True):
-            self.seen.setdefault(kv, {})[kv.length + len(tokens) - 1] = state.clone()
+        for one, state in zip(feed, hidden, strict=True):
+            self.seen.setdefault(one.kv, {})[one.kv.length + len(one.tokens) - 1] = state.clone()
         return hidden
 
 

@@ -268,6 +268,18 @@ def test_an_epoch_of_stage_2_has_every_memory_and_the_kinds_in_equal_parts_by_to
     assert sum(one.kind == "quiet" for one in epoch) == sum(one.kind == "recall" for one in epoch)
 
 
+def test_memories_are_read_by_themselves_as_often_as_is_asked_and_nearly_for_nothing() -> None:
+    write = examples(a_run(*MANY, sft=CHATS))
+    epoch = write.stage2(0, chat=0.2, readings=3)
+    read = [one for one in epoch if one.kind == "read"]
+    assert Counter(one.mix for one in read) == {((row, 1.0),): 3 for row in range(24)}
+    assert {learned(one, "text") for one in read} == {f"{one.text}»" for one in MANY}
+    assert all(set(one.parts) == {"", "text"} and not one.keep and one.query < 0 for one in read)
+    assert len({one.ids[: one.shared] for one in read}) == 1
+    assert all(one.shared == one.pad - 1 for one in read)
+    assert not any(one.kind == "read" for one in write.stage2(0, chat=0.2))
+
+
 def test_stage_1_takes_other_cues_of_a_memory_with_many_in_each_epoch() -> None:
     memory = replace(CAT, cues=tuple(Cue("question", f"第{n}问？") for n in range(9)))
     write = examples(a_run(memory))

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from qqmem.engine.cache import KV
-from qqmem.engine.model import LanguageModel, load_model
+from qqmem.engine.model import Feed, LanguageModel, load_model
 from qqmem.engine.types import Ask, Found, Opening, Piece, Recalled, Recalling, RecallTokens, Request, Row, Vector
 from qqmem.engine.worker import Engine
 from qqmem.train import gate, stage2
@@ -269,7 +269,7 @@ def test_what_texts_begin_with_is_read_once_and_changes_nothing(learned: Path, m
     def read_anew(model: LanguageModel, kv: KV, ids: list[int]) -> None:
         kv.cut(0)
         with torch.inference_mode():
-            model.forward([(kv, ids, None)])
+            model.forward([Feed(kv, ids)])
         kv.commit(ids)
 
     monkeypatch.setattr(gate, "_read_up_to", read_anew)

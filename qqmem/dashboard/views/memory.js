@@ -15,15 +15,12 @@ import { Icon } from "../parts/icons.js";
 export function MemoryDetail({ id, close }) {
   const { api, vitals } = useApp();
   const t = usePhrases();
-  const held = useRef(null); // while it is being forgotten: it would be asked for once more, and be gone
-  const changed = useStore(vitals).memoriesAt;
-  const mark = held.current ?? changed;
-  const hold = (isHeld) => { held.current = isHeld ? changed : null; };
+  const mark = useStore(vitals).memoriesAt;
   const { value: memory, problem, again } = useFetched(() => api.get(path`/api/memories/${id}`), [id, mark]);
   return html`<header class="detail-head">
       <a class="button quiet icon-only back" href=${close} aria-label=${t("back")} title=${t("back")}><${Icon} name="left" /></a>
       <h2>${t("memories.number", { id })}</h2>
-      ${memory && !problem && html`<${Changes} memory=${memory} again=${again} hold=${hold} close=${close} />`}
+      ${memory && !problem && html`<${Changes} memory=${memory} again=${again} close=${close} />`}
     </header>
     <div class="detail-body">
       ${problem?.status === 404 ? html`<p class="gone">${t("recall.gone")}</p>` : html`<${Fault} problem=${problem} />`}
@@ -32,7 +29,7 @@ export function MemoryDetail({ id, close }) {
     </div>`;
 }
 
-function Changes({ memory, again, hold, close }) {
+function Changes({ memory, again, close }) {
   const { api, session, recollections } = useApp();
   const t = usePhrases();
   const [isAsking, setAsking] = useState(false);
@@ -42,13 +39,7 @@ function Changes({ memory, again, hold, close }) {
     again();
   }
   async function forget() {
-    hold(true);
-    try {
-      await api.remove(path`/api/memories/${memory.id}`);
-    } catch (problem) {
-      hold(false);
-      throw problem;
-    }
+    await api.remove(path`/api/memories/${memory.id}`);
     recollections.forget([memory.id]);
     location.replace(close);
   }
