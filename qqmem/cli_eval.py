@@ -79,11 +79,13 @@ def trigger(
         raise InvalidRequest(f"There is no trigger {unknown[0]!r}; name some of {', '.join(TRIGGERS)}.")
     settings = load_settings(config, {"model": model} if model else {})
     tried = trial(data, limit, seed)
-    asked = {"score", "model"} if "both" in shown else set(shown)
     openings: dict[str, AbstractAsyncContextManager[Trigger]] = {}
-    if "score" in asked:
+    if "score" in shown:
         openings["score"] = Score.open(tried.memories, make_encoder(encoder))
-    if "model" in asked:
+    if "both" in shown:
+        knows = _learned(settings, release) is not None
+        openings["both"] = Score.open(tried.memories, make_encoder(encoder), beside_model=knows)
+    if {"model", "both"} & set(shown):
         openings["model"] = _model(settings, seed, release)
     report = asyncio.run(_measured(tried.cases, openings, shown))
     if as_json:
@@ -112,7 +114,6 @@ def _model(settings: Settings, seed: int, release: str) -> AbstractAsyncContextM
     from qqmem.engine.prompt import Prompts
     from qqmem.evals.trigger import Model
     from qqmem.server import model_loader
-    from qqmem.train.releases import BASE, STARTER, shipped_for
 
     folder = catalog.resolve(settings.model)
     if folder is None:
@@ -121,5 +122,11 @@ def _model(settings: Settings, seed: int, release: str) -> AbstractAsyncContextM
         )
     chat = settings.chat
     prompts = Prompts.load(chat.language, chat.prompts, chat.prompt_order)
-    learned = shipped_for(settings.model) if release == STARTER else None if release == BASE else Path(release)
-    return Model.open(model_loader(settings, folder), prompts, settings, seed, learned)
+    return Model.open(model_loader(settings, folder), prompts, settings, seed, _learned(settings, release))
+
+
+def _learned(settings: Settings, release: str) -> Path | None:
+    """The folder of what the model has learned."""
+    from qqmem.train.releases import BASE, STARTER, shipped_for
+
+    return shipped_for(settings.model) if release == STARTER else None if release == BASE else Path(release)

@@ -26,6 +26,8 @@ _SHOWN = 5
 """Candidates that are kept for whoever asks why."""
 _CUE_CHARS = 100
 """How much of what the model has just written says what it looks for."""
+CLEAR = 0.5
+"""By how much a memory has to fit better where nobody asks for it and nothing was said yet."""
 _SECONDS = 5.0
 """A reply waits no longer for its memory; a search takes some milliseconds."""
 
@@ -82,7 +84,10 @@ class Recollections:
         without = {memory.id for memory in known} | recent
         shown = conversation, frozenset(visible)
         said = messages, words_of(before)
-        return Recollection(self._memories, self.settings, self._release, self._chance, view, said, without, shown)
+        least = CLEAR if self._release and self.trigger == "both" and not said[1] else 0.0
+        return Recollection(
+            self._memories, self.settings, self._release, self._chance, view, said, without, shown, least
+        )
 
     async def used(self, recalls: Sequence[Recall]) -> None:
         """Count the memories that came into a turn."""
@@ -103,6 +108,7 @@ class Recollection:
         said: tuple[Sequence[Message], str],
         without: set[int],
         shown: tuple[str, frozenset[int]],
+        least: float,
     ) -> None:
         self.recalls: list[Recall] = []
         self._memories = memories
@@ -115,13 +121,18 @@ class Recollection:
         self._asked = "\n".join(words_of(message.text) for message in messages)
         self._without = without
         self._conversation, self._shown = shown
+        self._least = least
         self._cue = ""
         self._hits: list[Hit] = []
         self._chosen: Hit | None = None
 
     async def is_called_for(self) -> bool:
-        """Whether a memory fits the messages themselves, before a word is written."""
-        return any(hit.fits for hit in await self._search(Query(self._asked, before=self._before)))
+        """Whether a memory fits the messages themselves, before a word is written.
+
+        Where the model decides as well, what opens a talk is its matter, unless a memory fits clearly: people begin
+        with news, and are asked how it was before they are told what it reminds one of.
+        """
+        return any(hit.lead > self._least for hit in await self._search(Query(self._asked, before=self._before)))
 
     async def find(self, ask: Ask) -> Found | None:
         """The memory that fits best what the model asks for."""

@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Literal, Protocol
 
 from qqmem.engine.prompt import Prompt, PromptBuilder, Prompts, Said, unasked
@@ -34,6 +35,8 @@ from qqmem.settings import Chat, Generation
 
 log = logging.getLogger(__name__)
 
+_TALK = timedelta(hours=1)
+"""After so long a silence, what is said is no answer to what was said before."""
 _NO_REPLY_CAME: Mapping[FinishReason, str] = {
     "stop": "The model stopped before it wrote a reply; send the message again.",
     "length": "The model ran out of room before it wrote a reply; raise generation.max_new_tokens.",
@@ -303,10 +306,12 @@ def explain(error: BaseException) -> tuple[str, str]:
 
 
 def _said_before(turn: Turn, history: Sequence[Message]) -> str:
-    """What the bot said just before what the turn answers, with nobody else between and in sight of the model."""
-    first = min(message.id for message in turn.messages)
-    last = next((message for message in reversed(history) if message.id < first), None)
-    return last.text if last is not None and last.role == "assistant" and last.id >= turn.anchor else ""
+    """What the bot said just before what the turn answers: in the same talk, in sight of the model, nobody between."""
+    first = min(turn.messages, key=lambda message: message.id)
+    last = next((message for message in reversed(history) if message.id < first.id), None)
+    if last is None or last.role != "assistant" or last.id < turn.anchor or first.time - last.time > _TALK:
+        return ""
+    return last.text
 
 
 def _context(message: Message, group_name: str) -> dict[str, str]:

@@ -47,7 +47,7 @@ class Mind:
 
     async def say(self, text: str, conversation: str = "private:1", qq: str = "1", **more: Any) -> Reply:
         sender = Sender(qq, NAMES[qq], role=more.pop("role", ""))
-        return await self.chats.send(Incoming(conversation, sender, text, NOW, **more))
+        return await self.chats.send(Incoming(conversation, sender, text, more.pop("at", NOW), **more))
 
     async def ask(self, text: str, conversation: str = "private:1", qq: str = "1") -> TurnEnded:
         return await (await self.say(text, conversation, qq, addressed=True)).end()

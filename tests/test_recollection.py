@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,37 @@ async def test_what_the_bot_has_just_said_helps_to_find_what_the_answer_is_about
             await mind.say(text, "group:9", "2")
         await mind.ask(NEAR, "group:9")
         assert len(mind.recalls) == recalls
+
+
+async def test_what_the_bot_said_hours_ago_is_not_what_is_answered(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, lambda _: "你说小明的猫呀。", trigger="score") as mind:
+        await mind.told(CAT, "group:9")
+        await mind.ask("一加一等于几", "group:9")
+        said = datetime.now(UTC)  # by the bot
+        for hours, recalls in ((3, 0), (0, 1)):
+            reply = await mind.say(NEAR, "group:9", addressed=True, at=said + timedelta(hours=hours))
+            await reply.end()
+            assert len(mind.recalls) == recalls
+
+
+@pytest.mark.parametrize(
+    ("release", "trigger", "at_first"), [("0001", "both", 0), ("0001", "score", 1), ("", "both", 1)]
+)
+async def test_a_talk_is_opened_by_a_memory_that_fits_clearly_if_the_model_may_ask_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, trigger: str, at_first: int
+) -> None:
+    monkeypatch.setattr("qqmem.recollection.CLEAR", 100.0)
+    async with open_mind(tmp_path, release=release, trigger=trigger, cooldown=0) as mind:
+        await mind.told(CAT)
+        await mind.ask(ASK)
+        assert len(mind.recalls) == at_first
+        await mind.ask(ASK)
+        assert len(mind.recalls) == at_first + 1, "within the talk it is enough that it fits"
+        monkeypatch.setattr("qqmem.recollection.CLEAR", 0.01)
+        await mind.say("大家好", "group:9")
+        await mind.told(CAT, "group:9")
+        await mind.ask(ASK, "group:9")
+        assert len(mind.recalls) == at_first + 2
 
 
 async def test_who_starts_over_is_not_shown_what_was_said_and_remembered_all_the_same(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from qqmem.memory.memories import Memories
 from qqmem.memory.pieces import words_of
 from qqmem.memory.scope import View
 from qqmem.memory.types import Encoder, NewMemory, Query
+from qqmem.recollection import CLEAR
 from qqmem.settings import Settings
 from qqmem.train.releases import read_manifest
 from qqmem.turn import Writer
@@ -51,23 +52,30 @@ _NAME, _QQ = "小林", "10001"
 
 
 class Score:
-    """Trigger `score`: a memory fits the message, or that behind what the bot said before it."""
+    """Trigger `score`: a memory fits the message, or that behind what the bot said before it.
 
-    def __init__(self, memories: Memories) -> None:
+    beside_model: as in `both`, where the memory has to fit clearly as long as the bot has said nothing.
+    """
+
+    def __init__(self, memories: Memories, *, beside_model: bool = False) -> None:
         self._memories = memories
+        self._beside_model = beside_model
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, memories: Sequence[NewMemory], encoder: Encoder | None) -> AsyncGenerator[Self]:
+    async def open(
+        cls, memories: Sequence[NewMemory], encoder: Encoder | None, *, beside_model: bool = False
+    ) -> AsyncGenerator[Self]:
         """One that knows these memories."""
         async with fresh_memories(encoder) as known:
             await known.add(memories, "eval")
-            yield cls(known)
+            yield cls(known, beside_model=beside_model)
 
     async def __call__(self, case: Case) -> bool:
         before = case.before[-1].text if case.before and case.before[-1].role == "assistant" else ""
         query, view = Query(words_of(case.text), before=words_of(before)), View(case.scopes)
-        return any(hit.fits for hit in await self._memories.search(query, view, _DEPTH, for_recall=True))
+        least = CLEAR if self._beside_model and not query.before else 0.0
+        return any(hit.lead > least for hit in await self._memories.search(query, view, _DEPTH, for_recall=True))
 
 
 class Model:
@@ -193,10 +201,10 @@ def _line(head: str, num: object, cells: Iterator[object] | Mapping[str, object]
 
 
 async def evaluate(cases: Sequence[Case], triggers: Mapping[str, Trigger], shown: Sequence[str]) -> Report:
-    """Ask every trigger about every case. shown: names of triggers; `both` is either of score and model."""
+    """Ask every trigger about every case. shown: names of triggers; `both` is what it asks for itself, or the model."""
     recalls = {name: await _asked(cases, trigger) for name, trigger in triggers.items()}
     if "both" in shown:
-        recalls["both"] = recalls["score"] | recalls["model"]
+        recalls["both"] |= recalls["model"]
     kinds = np.array([case.kind for case in cases])
     nums = {kind: int((kinds == kind).sum()) for kind in NEEDS if kind in kinds}
     draws = Draws([case.dialogue for case in cases])

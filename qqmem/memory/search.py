@@ -164,7 +164,7 @@ class Fusion:
                 if memory.id in scores
             }
             score = sum(weights[lane] * lanes[lane].strength for lane in lanes)
-            hits.append(Hit(memory, score, score > floor, lanes))
+            hits.append(Hit(memory, score, score - floor, lanes))
         return sorted(hits, key=_order)
 
     def _of(self, lanes: Collection[Lane]) -> dict[Lane, float]:

@@ -159,12 +159,17 @@ class LaneScore:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A memory that was found. score: fused, higher is better. fits: whether it is above the floor."""
+    """A memory that was found. score: fused, higher is better. lead: by how much that is above the floor."""
 
     memory: Memory
     score: float
-    fits: bool
+    lead: float
     lanes: Mapping[Lane, LaneScore] = field(default_factory=dict)
+
+    @property
+    def fits(self) -> bool:
+        """Whether it has to do with what was looked for."""
+        return self.lead > 0
 
 
 class Encoder(Protocol):

@@ -220,7 +220,8 @@ CASES = [
 
 
 async def test_rates_and_scores() -> None:
-    triggers = {"score": says(lambda text: "scored" in text), "model": says(lambda text: "modelled" in text)}
+    scored = says(lambda text: "scored" in text)
+    triggers = {"score": scored, "both": scored, "model": says(lambda text: "modelled" in text)}
     report = await evaluate(CASES, triggers, ["score", "both"])
     values = {name: {kind: figure.value for kind, figure in rates.items()} for name, rates in report.rates.items()}
     assert values["score"] == {"madial": 0.5, "told": 0, "madial-other": 0.5, "telling": 0, "kdconv": 0}
@@ -268,6 +269,16 @@ async def test_the_score_is_of_the_memories_one_may_see() -> None:
         assert not await score(asked)
         assert await score(replace(asked, before=(Turn("user", "猜猜看"), Turn("assistant", "说到乌龟了"))))
         assert not await score(replace(asked, before=(Turn("user", "说到乌龟了"),))), "only what the bot has said"
+
+
+async def test_beside_the_model_a_memory_opens_a_talk_only_if_it_fits_clearly(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = NewMemory("message", "user:1", "我家的乌龟叫闪电", datetime.now(UTC), "1", "1", "小林")
+    asked = case("told", "乌龟叫什么")
+    within = replace(asked, before=(Turn("user", "你好"), Turn("assistant", "你好呀")))
+    async with Score.open([memory], None, beside_model=True) as beside, Score.open([memory], None) as alone:
+        assert [await beside(asked), await beside(within), await alone(asked)] == [True] * 3
+        monkeypatch.setattr("qqmem.evals.trigger.CLEAR", 100.0)
+        assert [await beside(asked), await beside(within), await alone(asked)] == [False, True, True]
 
 
 @pytest.mark.parametrize(
