@@ -40,11 +40,10 @@ _MARGIN = 0.1
 class Trainee(nn.Module):
     """rows: [3, hidden] of RecallTokens. head: [hidden] to [hidden], begins as the identity.
 
-    reading_rank: of the adapter that acts from a pad to before its `</recall>`, and nowhere else; 0 for none. What it
-    learns of memories cannot change how other turns are written.
+    reading_rank: of the adapter that acts only while a memory is read (reading.py); 0 for none.
     weights: of LOSSES; what is missing does not count. values: [n, hidden], the memories of the run. centre: [hidden].
-    begin: a folder that `save` has written, to go on from; its other layers than `targets` stay as they are.
-    Raises InvalidRequest.
+    begin: a folder that `save` has written, to go on from; its other layers than `targets` stay as they are, and its
+    adapter for reading is left behind. Raises InvalidRequest.
     """
 
     def __init__(
