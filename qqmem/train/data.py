@@ -231,6 +231,7 @@ class Examples:
         one, row = draw.choice([*self._told, *((one, -1) for one in self.run.negatives)])
         memory, (text, reply, before) = self.run.memories[row] if row >= 0 else Memory(""), one
         speaker = self._frames.speaker(memory, text, draw)
+        before = before or self._frames.reminded(memory, draw)
         draft, shared = self._frames.framed(memory.scope, text, speaker, draw, before)
         draft.add(self._said(reply, _CHAT_TOKENS) if reply else [], "chat")
         return self._example("quiet", draft, shared)
@@ -312,7 +313,7 @@ class Examples:
             speaker = (cue.speaker, memory.subject if is_own else str(draw.randint(10**8, 10**10)))
         else:
             speaker = self._frames.speaker(memory, text, draw, tells=cue.kind == "source")
-        return self._frames.framed(memory.scope, text, speaker, draw)
+        return self._frames.framed(memory.scope, text, speaker, draw, self._frames.reminded(memory, draw))
 
     # --- which memories a cue may mean
 

@@ -17,6 +17,11 @@ _EARLIER_CHARS = 60
 _EARLIER_TURNS = 8
 _AFTER_ANOTHER = 0.3
 """The share of messages that come after talk of another matter."""
+_AFTER_RECALLS = 0.35
+"""The share of those that come after others for which the bot had to remember something: who has been answered out of
+memory asks on, and the answers stand in the history without their recalls, as if there had been no need of any."""
+_RECALLS = 3
+"""So many of them at most."""
 _STRANGERS = ("小北", "阿青", "木木", "Sam", "十七", "老高", "Lily")
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 _ME = ("我", "咱", "俺", " i ", " me ", " my ", " mine ")
@@ -33,6 +38,13 @@ class Frames:
         self._people = sorted({(one.name, one.subject) for one in run.memories if one.name and one.subject})
         written = [(*before, ("user", text), ("assistant", reply)) for text, reply, before in run.negatives if before]
         self._earlier: Sequence[Chat] = [chat for one in (*run.sft, *written) if (chat := _short(one))]
+        lead = run.prompts.phrase("lead")
+        self._reminded: Sequence[tuple[str, Chat]] = [
+            (one.text, (("user", cue.text), ("assistant", cue.reply or lead + one.text.removeprefix(f"{one.name}："))))
+            for one in run.memories
+            for cue in one.cues
+            if cue.kind == "question"
+        ]
         self.messages = [one.text for one in run.negatives if not one.before] or [
             cue.text for one in run.memories for cue in one.cues if cue.kind != "thought"
         ]
@@ -68,6 +80,14 @@ class Frames:
         system = self._system(where, *speaker, place.rpartition("@")[2] or "1")
         ids = self._builder.build(system, said, 1 << 30, 1 << 30, 0).ids
         return Draft(list(ids[: self._shared[where]]), list(ids[self._shared[where] :]), [], []), self._shared[where]
+
+    def reminded(self, memory: Memory, draw: random.Random) -> Chat:
+        """What was asked a moment ago about other memories, and answered; mostly nothing."""
+        others = [chat for text, chat in self._reminded if text != memory.text]
+        if not others or draw.random() >= _AFTER_RECALLS:
+            return ()
+        asked = draw.sample(others, min(len(others), draw.randint(1, _RECALLS)))
+        return tuple(said for chat in asked for said in chat)
 
     def ordinary(self, draw: random.Random, most: int, chats: Sequence[Chat] = ()) -> tuple[Draft, int, str]:
         """An ordinary conversation up to a turn of the assistant, and that turn: as it is, or in the bot's frame."""

@@ -229,6 +229,24 @@ def test_the_question_is_what_stays_of_a_long_context() -> None:
     assert "我养了什么？|\n<|im_start|>assistant\n<think>\n" in shown(one.ids)
 
 
+def test_some_messages_come_after_questions_about_other_memories_and_their_answers() -> None:
+    hidden = replace(MANY[1], held_out=(Cue("question", "秘密"),))
+    write = examples(a_run(MANY[0], hidden, *MANY[2:], negatives=(Quiet("累"),)))
+    draw = Random(0)
+    asked = [shown(write.recall(0, draw).ids[:-1]) for _ in range(200)]
+    quiet = [shown(write.quiet(draw).ids) for _ in range(200)]
+    for texts in (asked, quiet):
+        after = [text for text in texts if "我记得，人" in text.partition("»")[0]]
+        assert 40 <= len(after) <= 100
+        assert {min(text.count("住哪？"), 4) for text in after} >= {1, 2, 3}
+    assert not any("我记得，人0住在0号" in text.partition("«")[0] for text in asked), (
+        "what is asked for is not to be read"
+    )
+    assert not any("秘密" in text for text in [*asked, *quiet])
+    alone = examples(a_run(MANY[0]))
+    assert not any("我记得" in shown(alone.query(0, MANY[0].cues[0], draw).ids) for _ in range(40))
+
+
 def test_a_reply_that_is_cut_does_not_learn_to_stop_there() -> None:
     write = examples(a_run(CAT, sft=((("system", "S"), ("user", "hi"), ("assistant", "好" * 300)),)))
     assert not learned(write.chat(Random(0), 128), "chat").endswith("|")
