@@ -33,7 +33,7 @@ pytestmark = [
 
 SHORT = [memory | {"text": text} for memory, text in zip(MEMORIES, ("猫", "tea", "山"), strict=True)]
 
-LEARNED = {"epochs": 60, "batch": 4, "lr": 2e-2, "rank": 16, "quiet": 1.0}
+LEARNED = {"epochs": 30, "batch": 4, "lr": 2e-2, "reading_lr": 2e-2, "reading_rank": 16, "readings": 3, "quiet": 1.0}
 
 
 @pytest.fixture(autouse=True)
@@ -239,9 +239,9 @@ def test_what_goes_on_behind_its_text_or_leaves_it_is_not_exact() -> None:
 class Counting:
     """A model that is sure of one thing: behind a number comes the next."""
 
-    def states(self, feed: list[tuple[Any, list[int], Any]]) -> torch.Tensor:
-        ((_, ids, _),) = feed
-        return torch.tensor(ids)
+    def states(self, feed: list[Feed]) -> torch.Tensor:
+        (one,) = feed
+        return torch.tensor(one.tokens)
 
     forward = states
 
@@ -274,8 +274,8 @@ def test_what_texts_begin_with_is_read_once_and_changes_nothing(learned: Path, m
 
     monkeypatch.setattr(gate, "_read_up_to", read_anew)
     again = gate.perplexity(model, run, write)
-    assert found == {name: pytest.approx(value, rel=1e-3) for name, value in again.items()}
-    assert found["perplexity"] != pytest.approx(found["perplexity_beside"], rel=1e-3)
+    assert found == {name: pytest.approx(value, rel=5e-3) for name, value in again.items()}
+    assert found["perplexity"] != pytest.approx(found["perplexity_beside"], rel=2e-2)
 
 
 @dataclass
