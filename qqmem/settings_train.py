@@ -35,7 +35,7 @@ def is_section(kind: object) -> TypeGuard[type[Section]]:
 class Stage1(Section):
     """The first stage: what the model asks for when it writes `<recall>`."""
 
-    epochs: int = Field(default=2, ge=1, description="How often each memory is asked for, in three ways.")
+    epochs: int = Field(default=3, ge=1, description="How often each memory is asked for, in three ways.")
     lr: float = Field(default=1e-3, gt=0, description="Learning rate of the adapter.")
     head_lr: float = Field(default=5e-4, gt=0, description="Learning rate of the query head.")
     batch: int = Field(default=32, ge=1, description="Cues of one step; each is told from the memories of the others.")

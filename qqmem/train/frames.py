@@ -17,10 +17,10 @@ _EARLIER_CHARS = 60
 _EARLIER_TURNS = 8
 _AFTER_ANOTHER = 0.3
 """The share of messages that come after talk of another matter."""
-_AFTER_RECALLS = 0.35
+_AFTER_RECALLS = 0.25
 """The share of those that come after others for which the bot had to remember something: who has been answered out of
 memory asks on, and the answers stand in the history without their recalls, as if there had been no need of any."""
-_RECALLS = 3
+_RECALLS = 2
 """So many of them at most."""
 _STRANGERS = ("小北", "阿青", "木木", "Sam", "十七", "老高", "Lily")
 _START = datetime(2026, 1, 1, tzinfo=UTC)

@@ -35,7 +35,7 @@ class Stage1(Stage):
     chat: ordinary turns for each 32 cues. lm_weight: of all cross-entropy. kl_weight: of the divergence in them.
     """
 
-    epochs: int = 2
+    epochs: int = 3
     batch: int = 32
     targets: Sequence[str] = ("q_proj", "v_proj")
     loss: Literal["infonce", "mse"] = "infonce"
