@@ -157,7 +157,7 @@ async def test_the_files_are_such_as_the_trainers_read(bot: Bot) -> None:
     assert (run.values.shape, run.centre.shape) == ((2, 64), (64,))
     assert (run.bot_name, run.settings["stage2"]["epochs"], bool(run.sft), bool(run.negatives)) == (
         "小忆",
-        10,
+        4,
         True,
         True,
     )

@@ -50,7 +50,6 @@ class Stage:
     epochs: int = 1
     lr: float = 1e-3
     head_lr: float = 5e-4
-    reading_lr: float = 1.5e-3
     batch: int = 12
     rank: int = 8
     targets: Sequence[str] = ()
@@ -61,6 +60,11 @@ class Stage:
     save_steps: int = 50
     max_tokens: int = 1024
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """Learning rates of the adapter, of the head, and of the adapter for reading, which only stage 2 has."""
+        return self.lr, self.head_lr, 0.0
 
 
 S = TypeVar("S", bound=Stage)
@@ -187,9 +191,10 @@ def optimizer_of(trainee: Trainee, settings: Stage) -> torch.optim.AdamW:
     reading = [weight for name, weight in trained if f".{READING}." in name]
     adapter = [weight for name, weight in trained if f".{READING}." not in name]
     groups = [
-        {"params": [*adapter, trainee.rows], "lr": settings.lr},
-        {"params": [trainee.head.weight, trainee.log_scale], "lr": settings.head_lr},
-        {"params": reading, "lr": settings.reading_lr},
+        {"params": params, "lr": lr}
+        for params, lr in zip(
+            ([*adapter, trainee.rows], [trainee.head.weight, trainee.log_scale], reading), settings.rates, strict=True
+        )
     ]
     return torch.optim.AdamW(groups, weight_decay=0.0)
 
@@ -206,7 +211,7 @@ def learn(
     accelerator: Accelerator, trainee: Any, optimizer: Any, rows: Sequence[Row], share: float, settings: Stage
 ) -> dict[str, float]:
     """One step on one batch or several. Returns the loss and its parts, means over batches and processes."""
-    for group, lr in zip(optimizer.param_groups, (settings.lr, settings.head_lr, settings.reading_lr), strict=True):
+    for group, lr in zip(optimizer.param_groups, settings.rates, strict=True):
         group["lr"] = lr * share
     sums, num = (torch.zeros(1 + len(LOSSES), device=accelerator.device) for _ in range(2))
     for n, row in enumerate(rows):

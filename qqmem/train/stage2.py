@@ -47,12 +47,18 @@ class Stage2(Stage):
     foreign: float = 0.3
     quiet: float = 0.5
     readings: int = 3
+    reading_lr: float = 1.5e-3
     reading_rank: int = 8
     text_weight: float = 1.0
     chat_weight: float = 0.1
     kl_weight: float = 3.0
     query_weight: float = 0.3
     quiet_weight: float = 1.0
+
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """Stage.rates, with a third."""
+        return self.lr, self.head_lr, self.reading_lr
 
 
 def epoch(write: Examples, settings: Stage2, number: int) -> list[Example]:
