@@ -103,7 +103,7 @@ def test_in_pieces_beside_others_it_is_what_it_is_at_once(served: tuple[Language
     ends = [*sorted(cuts), len(ids)]
     for start, end in zip([0, *ends], ends, strict=False):
         piece = Row(held, ids[start:end], "query", value=VALUE if start == 0 else None)
-        got, beside = model.step([piece, Row(other, [9 + start], "query")])
+        beside, got = model.step([Row(other, [9 + start], "query"), piece])
         others.append(beside)
     np.testing.assert_allclose(np.asarray(got), want, atol=1e-4)
     alone = model.start(Request((9, 3, 4), 1))
