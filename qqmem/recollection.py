@@ -68,11 +68,17 @@ class Recollections:
         self._release, self._learned, self._margin = release, trigger, margin
 
     async def begin(
-        self, conversation: str, messages: Sequence[Message], visible: Collection[int], before: str = ""
+        self,
+        conversation: str,
+        messages: Sequence[Message],
+        visible: Collection[int],
+        before: str = "",
+        *,
+        opens: bool = False,
     ) -> Recollection:
         """messages: those that the turn answers. visible: ids of those that its prompt shows, these among them.
 
-        before: what the bot said just before them.
+        before: what the bot said just before them. opens: whether nobody said anything.
 
         What the prompt shows need not be recalled, and what was recalled a moment ago is not recalled again.
         """
@@ -84,7 +90,7 @@ class Recollections:
         without = {memory.id for memory in known} | recent
         shown = conversation, frozenset(visible)
         said = messages, words_of(before)
-        least = CLEAR if self._release and self.trigger == "both" and not said[1] else 0.0
+        least = CLEAR if opens and self._release and self.trigger == "both" else 0.0
         return Recollection(
             self._memories, self.settings, self._release, self._chance, view, said, without, shown, least
         )

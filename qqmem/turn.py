@@ -255,8 +255,10 @@ class Author:
             return request
         visible = {message.id for message in history if message.id >= turn.anchor}
         visible |= {message.id for message in turn.messages}
+        last = _just_before(turn, history)
+        before = last.text if last is not None and last.role == "assistant" else ""
         turn.recollection = await recollections.begin(
-            turn.conversation, turn.messages, visible, _said_before(turn, history)
+            turn.conversation, turn.messages, visible, before, opens=last is None
         )
         trigger, phrase = recollections.trigger, self._prompts.phrase
         thinks, guide = tokenizer.thinks, phrase("guide")
@@ -305,13 +307,12 @@ def explain(error: BaseException) -> tuple[str, str]:
     return "internal", "The reply failed; see the log."
 
 
-def _said_before(turn: Turn, history: Sequence[Message]) -> str:
-    """What the bot said just before what the turn answers: in the same talk, in sight of the model, nobody between."""
+def _just_before(turn: Turn, history: Sequence[Message]) -> Message | None:
+    """The last message before those that the turn answers, if it is of the same talk and in sight of the model."""
     first = min(turn.messages, key=lambda message: message.id)
     last = next((message for message in reversed(history) if message.id < first.id), None)
-    if last is None or last.role != "assistant" or last.id < turn.anchor or first.time - last.time > _TALK:
-        return ""
-    return last.text
+    is_of_it = last is not None and last.id >= turn.anchor and first.time - last.time <= _TALK
+    return last if is_of_it else None
 
 
 def _context(message: Message, group_name: str) -> dict[str, str]:

@@ -54,7 +54,7 @@ _NAME, _QQ = "小林", "10001"
 class Score:
     """Trigger `score`: a memory fits the message, or that behind what the bot said before it.
 
-    beside_model: as in `both`, where the memory has to fit clearly as long as the bot has said nothing.
+    beside_model: as in `both`, where the memory has to fit clearly as long as nothing was said.
     """
 
     def __init__(self, memories: Memories, *, beside_model: bool = False) -> None:
@@ -74,7 +74,7 @@ class Score:
     async def __call__(self, case: Case) -> bool:
         before = case.before[-1].text if case.before and case.before[-1].role == "assistant" else ""
         query, view = Query(words_of(case.text), before=words_of(before)), View(case.scopes)
-        least = CLEAR if self._beside_model and not query.before else 0.0
+        least = CLEAR if self._beside_model and not case.before else 0.0
         return any(hit.lead > least for hit in await self._memories.search(query, view, _DEPTH, for_recall=True))
 
 
