@@ -42,6 +42,8 @@ from qqmem.train.trainee import LOSSES, Trainee
 
 STEPS = 2
 """Of one round."""
+BATCH = 8
+"""Turns of one step: with twice as many the padded batch, with its logits at every place, does not fit in 24 GB."""
 
 
 def main() -> None:
@@ -85,8 +87,8 @@ def compare(run: Run, rounds: int) -> None:
     )
     trainee: Any
     trainee, optimizer = accelerator.prepare(bare, optimizer_of(bare, settings))
-    examples, size = epoch(write, settings, 0), settings.batch
-    batches = [examples[n * size : (n + 1) * size] for n in range(STEPS + 1)]
+    examples = epoch(write, settings, 0)
+    batches = [examples[n * BATCH : (n + 1) * BATCH] for n in range(STEPS + 1)]
     rows = [pack(batch) for batch in batches]
     progress = Progress(run, "stage2", 10_000, 0, accelerator)
 
