@@ -52,6 +52,7 @@ from qqmem.learn import Learn
 from qqmem.listening import largest
 from qqmem.memory.embed import make_encoder
 from qqmem.memory.memories import Memories
+from qqmem.memory.search import calibration_texts, space_id
 from qqmem.memory.types import Change
 from qqmem.recollection import Recollections
 from qqmem.remember import Remember
@@ -278,6 +279,8 @@ async def _attach_values(
         if settings.memory.encoder == "hidden":
             await memories.attach_keys(encoder)
         if settings.recall.trigger != "off":
+            serving.space = space_id(encoder, await asyncio.to_thread(calibration_texts))
+            serving.has_space.set()
             await memories.attach_values(encoder)
             await memories.drop_other_spaces()  # of a model or an encoder that was served before
     except QqmemError as error:  # the model has failed, and /health tells; words and keys still find
@@ -285,6 +288,7 @@ async def _attach_values(
     except Exception:
         log.exception("memories get no vectors of the model")
     finally:
+        serving.has_space.set()
         serving.has_values.set()
 
 

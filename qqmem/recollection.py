@@ -75,10 +75,12 @@ class Recollections:
         before: str = "",
         *,
         opens: bool = False,
+        guide: str = "",
     ) -> Recollection:
         """messages: those that the turn answers. visible: ids of those that its prompt shows, these among them.
 
-        before: what the bot said just before them. opens: whether nobody said anything.
+        before: what the bot said just before them. opens: whether nobody said anything. guide: words that lead into a
+        recall, whatever it is for.
 
         What the prompt shows need not be recalled, and what was recalled a moment ago is not recalled again.
         """
@@ -88,11 +90,11 @@ class Recollections:
         opened = await store.choices("open") & {f"user:{message.sender.id}" for message in messages}
         view = View.of(conversation, {party.removeprefix("user:") for party in opened})
         without = {memory.id for memory in known} | recent
-        shown = conversation, frozenset(visible)
+        shown = conversation, frozenset(visible), frozenset(memory.told for memory in known)
         said = messages, words_of(before)
         least = CLEAR if opens and self._release and self.trigger == "both" else 0.0
         return Recollection(
-            self._memories, self.settings, self._release, self._chance, view, said, without, shown, least
+            self._memories, self.settings, self._release, self._chance, view, said, without, shown, least, guide
         )
 
     async def used(self, recalls: Sequence[Recall]) -> None:
@@ -113,8 +115,9 @@ class Recollection:
         view: View,
         said: tuple[Sequence[Message], str],
         without: set[int],
-        shown: tuple[str, frozenset[int]],
+        shown: tuple[str, frozenset[int], frozenset[str]],
         least: float,
+        guide: str,
     ) -> None:
         self.recalls: list[Recall] = []
         self._memories = memories
@@ -126,8 +129,9 @@ class Recollection:
         self._asker = messages[-1].sender
         self._asked = "\n".join(words_of(message.text) for message in messages)
         self._without = without
-        self._conversation, self._shown = shown
+        self._conversation, self._shown, self._texts = shown
         self._least = least
+        self._guide = guide
         self._cue = ""
         self._hits: list[Hit] = []
         self._chosen: Hit | None = None
@@ -142,7 +146,8 @@ class Recollection:
 
     async def find(self, ask: Ask) -> Found | None:
         """The memory that fits best what the model asks for."""
-        self._cue = ask.written.strip()[-_CUE_CHARS:]
+        written = ask.written.strip().removeprefix("<think>").strip().removeprefix(self._guide)
+        self._cue = written.strip()[-_CUE_CHARS:]
         self._hits, self._chosen = [], None
         async with asyncio.timeout(_SECONDS):
             self._hits = await self._search(Query(f"{self._cue}\n{self._asked}".strip(), ask.query, self._before))
@@ -168,7 +173,9 @@ class Recollection:
         return sorted(hits, key=lambda hit: not (hit.fits and self._is_about(hit)))
 
     def _is_shown(self, memory: Memory) -> bool:
-        return memory.conversation == self._conversation and not self._shown.isdisjoint(memory.sources)
+        """Whether the prompt shows it, or the same as it was said elsewhere."""
+        is_here = memory.conversation == self._conversation and not self._shown.isdisjoint(memory.sources)
+        return is_here or memory.told in self._texts
 
     def _is_about(self, hit: Hit) -> bool:
         """Whether a memory is about whom the messages name: the one who asks by `I`, others by their names."""

@@ -23,8 +23,10 @@ DRAIN_SECONDS = 20.0
 
 
 class Serving:
-    """Swaps releases. model: its name; folder: where it lies. has_values: set once memories have vectors of the model.
+    """Swaps releases. model: its name; folder: where it lies.
 
+    space: of the model's vectors of memories, None for none; has_space is set once it is known, and has_values once
+    memories have such vectors.
     find_starter: releases.starter_of, for the model and a space.
     tell: told which release serves after each swap, None for the base; it must not raise.
     """
@@ -46,6 +48,8 @@ class Serving:
         self._folder = folder
         self._find_starter = find_starter
         self._tell = tell
+        self.space: str | None = None
+        self.has_space = asyncio.Event()
         self.has_values = asyncio.Event()
         self.manifest: Manifest | None = None
         """Of the release that serves."""
@@ -67,7 +71,7 @@ class Serving:
         manifest = None
         if release is not None:
             manifest = await asyncio.to_thread(read_manifest, release / "manifest.json")
-            manifest.check(self._model, self._memories.value_space or "")
+            manifest.check(self._model, self.space or "")
         await self._engine.call(lambda model: model.use_release(release), drain=DRAIN_SECONDS)
         self.manifest = manifest
         self._memories.weigh(manifest.lanes if manifest else DAY_ZERO)  # type: ignore[arg-type]
@@ -81,7 +85,7 @@ class Serving:
     async def begin(self, releases: Releases) -> None:
         """Serve the release in force, once the model is there; one that does not fit is left, and told."""
         try:
-            await self.has_values.wait()
+            await self.has_space.wait()  # not for the vectors: until then the untrained model would answer
             releases.starter = await self._starter()
             if (current := await asyncio.to_thread(releases.current)) is not None:
                 await self.swap(await asyncio.to_thread(releases.path, current))
@@ -97,8 +101,7 @@ class Serving:
         await self._engine.call(lambda model: model.move(None), drain=DRAIN_SECONDS)
 
     async def _starter(self) -> Path | None:
-        space = self._memories.value_space
-        return None if space is None else await asyncio.to_thread(self._find_starter, self._model, space)
+        return None if self.space is None else await asyncio.to_thread(self._find_starter, self._model, self.space)
 
 
 def digest(folder: Path) -> str:

@@ -257,11 +257,11 @@ class Author:
         visible |= {message.id for message in turn.messages}
         last = _just_before(turn, history)
         before = last.text if last is not None and last.role == "assistant" else ""
-        turn.recollection = await recollections.begin(
-            turn.conversation, turn.messages, visible, before, opens=last is None
-        )
         trigger, phrase = recollections.trigger, self._prompts.phrase
         thinks, guide = tokenizer.thinks, phrase("guide")
+        turn.recollection = await recollections.begin(
+            turn.conversation, turn.messages, visible, before, opens=last is None, guide=guide
+        )
         opening = unasked(tokenizer, guide)
         recalling = Recalling(
             turn.recollection.find,

@@ -234,6 +234,33 @@ async def test_what_the_prompt_shows_is_not_recalled(tmp_path: Path) -> None:
         assert len(mind.recalls) == 1
 
 
+async def test_what_the_prompt_shows_is_not_recalled_because_it_was_also_said_elsewhere(tmp_path: Path) -> None:
+    async with open_mind(tmp_path, trigger="score", cooldown=0) as mind:
+        said = "我家的猫叫年糕，很能吃"
+        for conversation in ("group:7", "private:1"):
+            await mind.ask(said, conversation)
+        await mind.remember.settle()
+        mind.events.clear()
+        await mind.ask("我家的猫叫什么，很能吃吧")
+        assert mind.recalls == []
+        other = await mind.told(f"{said}，三岁了")
+        await mind.ask("我家的猫叫什么，很能吃吧")
+        assert mind.chosen == [other.id]
+
+
+async def test_the_words_that_lead_into_a_recall_are_not_looked_for(tmp_path: Path) -> None:
+    async with open_mind(tmp_path) as mind:
+        await mind.told(CAT)
+        message, _ = await mind.history.add(Incoming("private:1", Sender("1", "小明"), ASK, NOW))
+        recollections = Recollections(mind.memories, mind.history, RecallSettings())
+        cues = []
+        for written in ("我先想：", "<think>\n我先想：", "<think>\n我先想：猫", "猫，我先想："):
+            turn = await recollections.begin("private:1", [message], [message.id], guide="我先想：")
+            await turn.find(Ask(np.zeros(2, np.float32), written))
+            cues.append(turn.closed("none").cue)
+        assert cues == ["", "", "猫", "猫，我先想："]
+
+
 async def test_what_becomes_a_memory_while_it_is_answered_is_not_recalled(tmp_path: Path) -> None:
     async with open_mind(tmp_path, trigger="model") as mind:
         sender = Sender("1", "小明")

@@ -32,6 +32,8 @@ async def serving(
         found = Serving(
             mind.engine, mind.memories, recollections, MODEL, folder / "model", lambda model, space: starter
         )
+        found.space = mind.memories.value_space
+        found.has_space.set()
         found.has_values.set()
         yield mind, found, recollections, Releases(folder / "releases")
 
@@ -78,6 +80,15 @@ async def test_the_release_in_force_serves_from_the_beginning_and_a_torn_one_doe
         assert mind.model.release_used is None
 
 
+async def test_nobody_waits_for_the_vectors_of_memories_to_be_answered_by_a_release(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (mind, served, _, releases):
+        path = await asyncio.to_thread(release, mind, releases, tmp_path / "made")
+        await asyncio.to_thread(releases.point, path.name)
+        served.has_values.clear()
+        await served.begin(releases)
+        assert mind.model.release_used == path
+
+
 async def test_the_starter_serves_where_no_other_is_in_force(tmp_path: Path) -> None:
     starter = tmp_path / "starter"
     (tmp_path / "model").mkdir()
@@ -112,7 +123,7 @@ async def test_no_starter_is_looked_for_where_nothing_is_recalled(tmp_path: Path
     async with open_mind(tmp_path / "data", values=False) as mind:
         recollections = Recollections(mind.memories, mind.history, Recall())
         served = Serving(mind.engine, mind.memories, recollections, MODEL, tmp_path / "model", find)
-        served.has_values.set()
+        served.has_space.set()
         await served.begin(Releases(tmp_path / "releases"))
         assert mind.model.release_used is None
 
@@ -142,6 +153,7 @@ async def test_each_swap_is_told_and_a_failed_one_is_not(tmp_path: Path) -> None
     told: list[str | None] = []
     async with serving(tmp_path) as (mind, _, recollections, releases):
         served = Serving(mind.engine, mind.memories, recollections, MODEL, None, tell=told.append)
+        served.space = mind.memories.value_space
         path = await asyncio.to_thread(release, mind, releases, tmp_path / "made")
         await served.swap(path)
         await served.swap(None)

@@ -18,7 +18,7 @@ from tests.train.test_trainee import a_trainee
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")
 
 CONTENT: dict[str, Any] = {"model_name": "tiny", "space": "hidden/tiny/1", "seed": 3}
-REPORT = Report(True, "", {"trigger_recall": 0.9}, (), "both", {"state": 1.0}, {"after": {}})
+REPORT = Report(True, "", {"trigger_recall": 0.9}, (), "model", {"state": 1.0}, {"after": {}})
 
 
 def saved(folder: Path) -> Trainee:

@@ -75,7 +75,7 @@ class Service:
             time.sleep(0.1)  # another process: there is nothing else to wait for
 
     def wait_starter(self) -> None:
-        """Until the starter serves, after the model: the untrained one may take its user's name for its own."""
+        """Until the starter serves, at once after the model."""
         while httpx.get(f"{self.url}/api/system").json().get("release") != "starter":
             time.sleep(0.1)  # another process, as above
 

@@ -162,7 +162,8 @@ def test_one_logs_in_with_a_token_which_no_script_can_read(visit: tuple[Page, Fa
     page, faults = visit
     faults.expected.append("status of 401")  # what the browser itself says of the wrong token
     page.goto("/#/system")
-    page.keyboard.type("a-wrong-token")  # the field has the focus already
+    expect(page.locator("#login-token")).to_be_focused()
+    page.keyboard.type("a-wrong-token")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_be_visible()
     page.locator("#login-token").fill(TOKEN)
@@ -259,7 +260,7 @@ def test_what_people_write_is_text_and_nothing_of_it_runs(page: Page, api: httpx
     remember(api, EVIL, "41")
     expect(exchange(page, EVIL)).to_be_visible()
     go(page, "conversations", "/private:41")
-    expect(page.locator("[data-message]", has_text=EVIL)).to_be_visible()
+    expect(page.locator(".heard[data-message]", has_text=EVIL)).to_be_visible()
     expect(page.locator("[data-conversation='private:41']")).to_contain_text("[U+202E]小红\u2407")
     go(page, "memories", "?scope=user:41")
     page.locator(".memory-text", has_text=EVIL).first.click()

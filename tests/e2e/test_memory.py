@@ -1,4 +1,4 @@
-"""Long-term memory on the embedded model, untrained: told, restarted, pushed out of the window, asked."""
+"""Long-term memory on the embedded model with its starter: told, restarted, pushed out of the window, asked."""
 
 from __future__ import annotations
 
@@ -113,6 +113,7 @@ def test_facts_are_recalled_where_they_may_be_and_nowhere_else(small_window: Ser
     assert service.end() == 0
     service.start()
     fill(service)
+    assert httpx.get(f"{service.url}/api/system").json()["release"] == "starter", "however busy it is"
 
     answered, recalled = [], []
     for fact in FACTS:
