@@ -269,6 +269,7 @@ class Author:
             limit=recollections.settings.max_per_turn,
             sampled=trigger != "score",
             after_nothing="" if thinks else "\n</think>\n",
+            thought=None if thinks else opening[0],
         )
         if trigger == "model" or not await turn.recollection.is_called_for():
             return replace(request, recall=replace(recalling, opening=recollections.opening(opening[0])))

@@ -95,6 +95,8 @@ class Recalling:
     after: text that is forced behind the recall with which the prompt ends. after_nothing: if it finds nothing, and
     behind any that finds nothing inside a `<think>` that was written.
     opening: how a release opens a turn with one; None leaves that to the sampling, as everywhere behind the beginning.
+    thought: the token that begins a thought of a model that does not think by itself. It is led through one: behind a
+    `</think>` comes the reply, and no other thought.
     """
 
     find: Callable[[Ask], Awaitable[Found | None]]
@@ -104,6 +106,7 @@ class Recalling:
     after: str = ""
     after_nothing: str = ""
     opening: Opening | None = None
+    thought: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,32 @@ async def test_a_recall_may_begin_in_thoughts_and_at_the_start_of_a_turn_only(be
     assert sum(isinstance(item, Recalled) for item in items) == num_recalls
 
 
+class Doubtful(Model):
+    """Leaves out what it may not write."""
+
+    def _advance(self, row: Row) -> int | Vector | None:
+        script = self.recitals[0].script
+        while row.want == "token" and script[0] in row.banned:
+            del script[0]
+        return super()._advance(row)
+
+
+@pytest.mark.parametrize(
+    ("script", "thought", "end"),
+    [
+        ("<think>想</think>\n<think>再想", ord("<"), ("think>再想", "reply")),
+        ("<think>想<recall></think><think>再想", ord("<"), ("think>再想", "reply")),
+        ("<think>想</think>1<2", ord("<"), ("1<2", "reply")),
+        ("<think>想</think><think>再想", None, ("想再想", "think")),
+    ],
+)
+async def test_who_is_led_through_a_thought_has_one(script: str, thought: int | None, end: tuple[str, Channel]) -> None:
+    recall = Recalling(answering(FISH), "(无)", thought=thought)
+    async with serving(Doubtful(script)) as engine:
+        items = await collect(engine, Request(tuple(tokenizer.encode("?")), 99, recall=recall))
+    assert told(items)[-2:] == [end, "stop"]
+
+
 @pytest.mark.parametrize("recall", [None, Recalling(answering(FISH), "", sampled=False)])
 async def test_a_model_that_may_not_ask_does_not(recall: Recalling | None) -> None:
     model = Compulsive("<think>xx")
