@@ -276,11 +276,13 @@ async def _attach_values(
         tokenizer = (await engine.ready()).tokenizer
         dim = await engine.call(lambda model: model.hidden_size)
         encoder = HiddenEncoder(engine, tokenizer, prompts, settings.model, dim)
+        recalls = settings.recall.trigger != "off"
+        if recalls:
+            serving.space = space_id(encoder, await asyncio.to_thread(calibration_texts))
+        serving.has_space.set()
         if settings.memory.encoder == "hidden":
             await memories.attach_keys(encoder)
-        if settings.recall.trigger != "off":
-            serving.space = space_id(encoder, await asyncio.to_thread(calibration_texts))
-            serving.has_space.set()
+        if recalls:
             await memories.attach_values(encoder)
             await memories.drop_other_spaces()  # of a model or an encoder that was served before
     except QqmemError as error:  # the model has failed, and /health tells; words and keys still find

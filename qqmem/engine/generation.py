@@ -138,15 +138,8 @@ class Generation:
         if self.recall is None:
             return self.recall_tokens or ()
         begins = self.request.channel == "reply" and not self.written
-        banned = self.recall.banned(may_ask=begins or self.channels.channel == "think")
-        return banned if (again := self._second_thought) is None else (*banned, again)
-
-    @property
-    def _second_thought(self) -> int | None:
-        """The token that would begin one, where it could come next."""
-        assert self.request.recall is not None, "only who recalls is led through a thought"
-        has_thought = self.written.rstrip().endswith("</think>")
-        return self.request.recall.thought if has_thought else None
+        ends_thought = self.written.rstrip().endswith("</think>")
+        return self.recall.banned(may_ask=begins or self.channels.channel == "think", ends_thought=ends_thought)
 
     def _opening(self) -> Opening | None:
         may_open = self.recall is not None and self.recall.want == "token" and not self.num_new and not self.written

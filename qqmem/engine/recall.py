@@ -62,13 +62,18 @@ class Recall:
         """What the next step is asked for."""
         return {"writing": "token", "asking": "query", "waiting": "nothing", "checking": "likeliest"}[self.phase]  # type: ignore[return-value]
 
-    def banned(self, *, may_ask: bool) -> tuple[int, ...]:
-        """Tokens that may not come next. may_ask: the sequence is at a place where a recall may begin."""
+    def banned(self, *, may_ask: bool, ends_thought: bool = False) -> tuple[int, ...]:
+        """Tokens that may not come next.
+
+        may_ask: the sequence is at a place where a recall may begin. ends_thought: it has just written `</think>`.
+        """
         open_, close, pad = self._tokens
         if self.phase == "checking":
             return (open_, pad)
         may_ask = may_ask and self._recalling.sampled and self._num < self._recalling.limit
-        return (close, pad) if may_ask else self._tokens
+        banned = (close, pad) if may_ask else self._tokens
+        thought = self._recalling.thought
+        return (*banned, thought) if ends_thought and thought is not None else banned
 
     def opens(self, token: int) -> bool:
         """Whether a sampled token begins a recall."""
