@@ -54,6 +54,7 @@ _PHASES: Sequence[tuple[int, Mapping[str, Any]]] = (
     (1, {**_SHARED, "lr": 2e-4, "chat": 0.2, "foreign": 0.2, "quiet": 1.0}),
     (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 3.0, "quiet_weight": 2.0}),
     (4, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 4.0, "quiet_weight": 3.0}),
+    (3, {**_SHARED, "lr": 1e-4, "chat": 0.15, "foreign": 0.25, "quiet": 4.0, "quiet_weight": 2.0}),
 )
 """Of each the share of the facts, one in so many, and the settings of stage 2.
 
@@ -72,10 +73,10 @@ async def make(
     """
     begin: Path | None = None
     folder = run
-    for number, (part, recipe) in enumerate(_PHASES, 1):
+    for number, (share, recipe) in enumerate(_PHASES, 1):
         folder = run / str(number)
         if not (folder / "run.json").exists():
-            await _export(settings, load, model, folder, max(1, facts // part), recipe, begin, tell)
+            await _export(settings, load, model, folder, number, max(1, facts // share), recipe, begin, tell)
         if not is_done(folder, "stage2"):
             command = accelerate(settings.train.launch)("stage2", folder)
             limit = settings.train.hang_limit
@@ -95,17 +96,19 @@ async def _export(
     load: Callable[[], Model],
     model: Path,
     run: Path,
+    part: int,
     facts: int,
     recipe: Mapping[str, Any],
     begin: Path | None,
     tell: Tell,
 ) -> None:
-    """Write what the trainer reads, run.json last. recipe: of stage 2. begin: the run of the phase before."""
+    """Write what the trainer reads, run.json last. part: of the texts. recipe: of stage 2. begin: the phase before."""
     chat, engine = settings.chat, settings.engine
     prompts = await asyncio.to_thread(Prompts.load, chat.language, chat.prompts, chat.prompt_order)
     voice = await asyncio.to_thread(Voice.load, prompts, chat.names[0], chat.language)
     tell("export", {})
-    await asyncio.to_thread(write_starter, run, seed=settings.train.seed, facts=facts, hold_out=_HELD_OUT_KINDS)
+    seed = settings.train.seed
+    await asyncio.to_thread(write_starter, run, seed=seed, facts=facts, hold_out=_HELD_OUT_KINDS, part=part)
     async with Engine(load, max_batch=engine.max_batch, prefill_chunk=engine.prefill_chunk) as running:
         space = await _values(running, prompts, settings.model, run, tell)
         if begin is None:
@@ -115,7 +118,7 @@ async def _export(
                 shutil.copy(begin / name, run / name)
     content = {
         "id": 0,
-        "seed": settings.train.seed,
+        "seed": seed,
         "model": str(model),
         "model_name": settings.model,
         "language": chat.language,

@@ -54,11 +54,12 @@ class Starter:
     evaluation: list[Record] = field(default_factory=list)
 
 
-def generate(*, seed: int, facts: int, hold_out: int) -> Starter:
+def generate(*, seed: int, facts: int, hold_out: int, part: int = 1) -> Starter:
     """Make all records. Raises InvalidRequest.
 
-    facts: how many memories; there are almost three times as many messages that need none. hold_out: kinds of fact that
-    are only in the evaluation set, and with them half as many kinds of talk.
+    facts: how many memories; there are three and a half times as many messages that need none. hold_out: kinds of fact
+    that are only in the evaluation set, and with them half as many kinds of talk. part: of what one seed has to tell;
+    each has other people, the evaluation set is the same in all.
     """
     source = texts()
     families = sorted({kind.family for kind in source.kinds})
@@ -70,17 +71,19 @@ def generate(*, seed: int, facts: int, hold_out: int) -> Starter:
     held = set(chance.sample(families, hold_out)) | set(chance.sample([t.name for t in source.talks], hold_out // 2))
     kinds = {kind for kind in source.kinds if kind.family in held}
     talks = {talk for talk in source.talks if talk.name in held}
+    chance = random.Random(f"{seed}/{part}")
     writer = _Writer(source, chance)
     shown = [kind for kind in source.kinds if kind not in kinds]
     other = [talk for talk in source.talks if talk not in talks]
     memories = writer.memories(shown, facts)
-    negatives = [*writer.tellings(shown, facts * 4 // 5), *writer.talk(other, facts * 6 // 5)]
+    negatives = [*writer.tellings(shown, facts * 4 // 5), *writer.talk(other, facts * 2)]
     negatives += writer.dialogues(facts * 4 // 5)
     chance.shuffle(negatives)
     sft = [*writer.chats(facts // 5), *map(_chat, writer.tellings(shown, facts // 3))]
     sft += map(_chat, writer.talk(other, max(1, facts // 2)))
     chance.shuffle(sft)
-    evaluation = writer.evaluation([k for k in source.kinds if k in kinds], [t for t in source.talks if t in talks])
+    judge = _Writer(source, random.Random(f"{seed}/evaluation"))
+    evaluation = judge.evaluation([k for k in source.kinds if k in kinds], [t for t in source.talks if t in talks])
     return Starter(memories, negatives, sft, evaluation)
 
 
@@ -280,12 +283,12 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:] if text.isascii() else text
 
 
-def write_starter(folder: Path, *, seed: int, facts: int, hold_out: int) -> None:
+def write_starter(folder: Path, *, seed: int, facts: int, hold_out: int, part: int = 1) -> None:
     """Write memories.jsonl, negatives.jsonl and sft.jsonl to a run directory, and what is held out to evaluation.jsonl.
 
-    Raises InvalidRequest. facts, hold_out: as of `generate`.
+    Raises InvalidRequest. facts, hold_out, part: as of `generate`.
     """
-    starter = generate(seed=seed, facts=facts, hold_out=hold_out)
+    starter = generate(seed=seed, facts=facts, hold_out=hold_out, part=part)
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("memories", "negatives", "sft", "evaluation"):
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in getattr(starter, name))
