@@ -86,13 +86,12 @@ def decide(result: Mapping[str, Any], settings: Gate, ids: Sequence[int]) -> Rep
 
 
 def _weighed(measures: Mapping[str, Any], settings: Gate) -> tuple[dict[str, Any], float]:
-    """Measures with shares in place of leads, and the margin at which they are so: the nearest to 0 that suits.
+    """Measures with shares in place of leads, and the margin at which they are so: the least that is precise enough.
 
-    Above 0 for a model that asks too often, below for one that asks too seldom; 0 if none suits. The precision is as if
-    messages of both kinds were as frequent.
+    If none is without asking too seldom, it is 0. The precision is as if messages of both kinds were as frequent.
     """
     needed, needless = measures["leads_needed"], measures["leads_needless"]
-    margins = sorted({0.0, *filter(isfinite, needless)}, key=abs)
+    margins = [0.0, *sorted(lead for lead in needless if lead > 0)]
     found = [(_shares(needed, needless, margin), margin) for margin in margins]
     suits = (pair for pair in found if _knows_when(pair[0], settings))
     shares, margin = next(suits, found[0])

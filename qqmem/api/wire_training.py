@@ -46,7 +46,7 @@ class TrainingReport(Out):
     """What the gate has found of a run; what it could not measure is missing or null.
 
     passed, reason: its verdict. faults: measures that are not within their bounds. trigger, lanes: how it would serve;
-    margin: by how many nats the model has to be surer than not, before it recalls by itself; below 0 less sure.
+    margin: by how many nats the model has to be surer than not, before it recalls by itself.
     before, after: measures of what served and of what was trained, with `ranks` of the wanted memories for held-out
     questions. compared: the same of other ways to train. ids: of its memories; decodable: of those that it writes
     exactly. thresholds: the settings train.gate. stages: figures of the stages.

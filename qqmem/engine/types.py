@@ -79,7 +79,7 @@ class Opening(NamedTuple):
     """How a turn begins with a recall by itself: the token that comes first, and by how many nats it has to lead.
 
     Whether to recall is decided, not drawn: the token comes if its logit is ahead of every other by more than `margin`,
-    at whatever temperature, and otherwise it does not come. Below 0, it may be so far behind.
+    at whatever temperature, and otherwise it does not come.
     """
 
     token: int

@@ -43,7 +43,7 @@ class Manifest:
     """What a release is of, and what it can.
 
     base: name and sha256 of the model that it was trained on. spaces: ids of vector spaces by name (`value`).
-    trigger: who is to decide that a memory is needed. margin: of the model's decision, in nats; any sign.
+    trigger: who is to decide that a memory is needed. margin: of the model's decision, in nats.
     lanes: their weights in a search. decodable: ids of memories that it writes exactly.
     memories: how many it was trained on. created_at: ISO 8601.
     """
